@@ -1,0 +1,59 @@
+"""The web application: `streamlit run dashboard/app.py -- --workspace W`, or simply `ravl app`."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import panels, readers, state, wording
+from ravl.store import AuditRun
+
+
+def main() -> None:
+    """Draw the frame (menu, audit picker, messages), then the chosen page; a RavlError is shown as its sentence."""
+    st.set_page_config(page_title="RAVL", page_icon=":material/frame_inspect:", layout="wide")
+    panels.style()
+    pages = {name: _page(name) for name in panels.PAGES}
+    start = pages.pop("start")
+    page = st.navigation({"Workspace": [start], "This audit": list(pages.values())})
+    with state.errors_as_sentences():
+        _sidebar()
+        state.show_messages()
+        page.run()
+
+
+def _page(name: str) -> st.Page:
+    file, title, icon = panels.PAGES[name]
+    return st.Page(file, title=title, icon=icon, url_path=name, default=name == "start")
+
+
+def _sidebar() -> None:
+    """The audit picker and the running job."""
+    book = readers.ledger(state.workspace())
+    readers.settle(book)
+    runs = readers.runs(state.workspace())
+    chosen = state.chosen_run([run.id for run in runs])
+    with st.sidebar:
+        if chosen is not None:
+            _picker(runs, chosen)
+        for job in book.jobs():
+            if job.active:
+                page = "repair" if job.kind == "mitigate" else "start"
+                st.caption("Running now")
+                panels.link(page, f"{wording.plain(job.title)}", job.run or chosen)
+
+
+def _picker(runs: list[AuditRun], chosen: str) -> None:
+    titles = {run.id: f"{run.name} · {wording.moment(run.about['created'])[:16]}" for run in runs}
+    state.set_widget("run-picker", chosen)
+    st.selectbox(
+        "Audit",
+        list(titles),
+        format_func=lambda run: titles.get(run, run),
+        key="run-picker",
+        help="The audit that all pages below *Workspace* are about.",
+        on_change=lambda: state.choose_run(state.widget("run-picker")),
+    )
+
+
+if __name__ == "__main__":
+    main()

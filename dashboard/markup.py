@@ -1,0 +1,173 @@
+"""Small tables and legends as HTML: real tables for screen readers, with a scale drawn beside the numbers."""
+
+from __future__ import annotations
+
+import html
+import math
+
+from dashboard.comparison import Change
+from dashboard.palette import Palette
+from dashboard.summaries import ClassRow, Fact, Rate
+from dashboard.wording import percent, stage
+from ravl.store import STAGES
+
+
+def _cell(value: Rate) -> str:
+    return (
+        f"<b>{percent(value.share)}</b> <small>{value.right:,} of {value.n:,}</small>"
+        if value.n
+        else "<small>no images</small>"
+    )
+
+
+def _points(change: float) -> str:
+    if math.isnan(change):
+        return '<small title="one side has no images">–</small>'
+    points = round(100 * change)
+    return f"<b>{points:+d}</b> <small>points</small>" if points else "<b>0</b> <small>points</small>"
+
+
+def _scale(first: Rate, second: Rate, colours: tuple[str, str], labels: tuple[str, str]) -> str:
+    """A line from 0 to 100% with a hollow mark for the first rate and a full one for the second."""
+    spoken = f"{labels[0]} {percent(first.share)}, {labels[1]} {percent(second.share)}"
+    marks = ""
+    shares = [(rate.share, colour) for rate, colour in zip((first, second), colours, strict=True)]
+    if all(rate.n for rate in (first, second)):
+        low, high = sorted(100 * share for share, _ in shares)
+        marks += f'<i style="left:{low:.1f}%;width:{high - low:.1f}%;background:{colours[1]}"></i>'
+    for (share, colour), hollow in zip(shares, (True, False), strict=True):
+        if not math.isnan(share):
+            fill = "var(--ravl-ground, transparent)" if hollow else colour
+            marks += f'<em style="left:{100 * share:.1f}%;border-color:{colour};background:{fill}"></em>'
+    return f'<span class="scale" role="img" aria-label="{html.escape(spoken, quote=True)}"><span>{marks}</span></span>'
+
+
+def class_table(rows: tuple[ClassRow, ...], palette: Palette, pull: str) -> str:
+    """Accuracy per class without and with a feature."""
+    colours, labels = (palette.muted, palette.wrong), ("without", "with")
+    body = "".join(
+        f"<tr><th scope='row'>{html.escape(row.name)}{_tag('errors go here') if row.pulls and pull else ''}</th>"
+        f"<td>{_cell(row.inside)}</td><td>{_cell(row.outside)}</td>"
+        f"<td>{_scale(row.outside, row.inside, colours, labels)}</td>"
+        f"<td>{_points(row.inside.share - row.outside.share)}</td></tr>"
+        for row in rows
+    )
+    head = _head(
+        "Class", "Right with the feature", "Right without it", _legend_pair(colours, ("without", "with")), "Difference"
+    )
+    return _table("Accuracy per class with and without the feature", head, body)
+
+
+def change_table(rows: tuple[Change, ...], palette: Palette, caption: str) -> str:
+    """Accuracy per group before and after a fine-tuning, in the given order."""
+    colours, labels = (palette.muted, palette.accent), ("before", "after")
+    body = "".join(
+        f"<tr><th scope='row'>{html.escape(row.name)}</th><td>{_cell(row.before)}</td><td>{_cell(row.after)}</td>"
+        f"<td>{_scale(row.before, row.after, colours, labels)}</td><td>{_points(row.change)}</td></tr>"
+        for row in rows
+    )
+    return _table(caption, _head("Group", "Right before", "Right after", _legend_pair(colours, labels), "Change"), body)
+
+
+def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: str) -> str:
+    """One rate per row, with a bar."""
+    body = "".join(
+        f"<tr><th scope='row'>{html.escape(name)}</th><td>{_cell(value)}</td>"
+        f"<td>{_bar(value, palette.accent)}</td></tr>"
+        for name, value in rows
+    )
+    return _table(caption, _head("Class", "Right", ""), body, "wide-3")
+
+
+def fact_table(rows: tuple[Fact, ...]) -> str:
+    """Names and values."""
+    body = "".join(
+        f"<tr><th scope='row'>{html.escape(row.name)}</th><td class='text'>{html.escape(row.value)}</td></tr>"
+        for row in rows
+    )
+    return _table("What was audited", "", body, "facts")
+
+
+def _bar(value: Rate, colour: str) -> str:
+    width = 0.0 if math.isnan(value.share) else 100 * value.share
+    return f'<span class="bar" aria-hidden="true"><i style="width:{width:.1f}%;background:{colour}"></i></span>'
+
+
+def _head(*cells: str) -> str:
+    return "".join(f"<th scope='col'>{cell}</th>" for cell in cells)
+
+
+def _table(caption: str, head: str, body: str, kind: str = "wide-4") -> str:
+    top = f"<thead><tr>{head}</tr></thead>" if head else ""
+    return (
+        f'<div class="ravl-scroll"><table class="ravl-table {kind}"><caption>{html.escape(caption)}</caption>'
+        f"{top}<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _tag(text: str) -> str:
+    return f' <span class="tag">{html.escape(text)}</span>'
+
+
+def _legend_pair(colours: tuple[str, str], labels: tuple[str, str]) -> str:
+    hollow = f'<em class="key" style="border-color:{colours[0]}"></em>{html.escape(labels[0])}'
+    full = f'<em class="key" style="border-color:{colours[1]};background:{colours[1]}"></em>{html.escape(labels[1])}'
+    return f"{hollow} &nbsp; {full}"
+
+
+def legend(entries: tuple[tuple[str, str, int], ...]) -> str:
+    """What the colours of the map mean, with the number of regions of each."""
+    items = "".join(
+        f'<li><em class="key" style="border-color:{colour};background:{colour}"></em>{html.escape(name)} '
+        f"<small>{n:,}</small></li>"
+        for name, colour, n in entries
+    )
+    return f'<ul class="ravl-legend" aria-label="Colours of the map">{items}</ul>'
+
+
+def stage_list(current: str, done: bool) -> str:
+    """The stages of an audit: which are finished, which one runs. current: a stage, or one before the first."""
+    at = len(STAGES) if done else STAGES.index(current) if current in STAGES else -1
+    items = []
+    for place, name in enumerate(STAGES):
+        state, sign = ("done", "✓") if place < at else ("now", "●") if place == at else ("later", "○")
+        spoken = {"done": "finished", "now": "running", "later": "to come"}[state]
+        items.append(f'<li class="{state}"><span aria-label="{spoken}">{sign}</span> {html.escape(stage(name))}</li>')
+    return f'<ol class="ravl-stages">{"".join(items)}</ol>'
+
+
+CSS = """
+.ravl-scroll { overflow-x: auto; }
+.ravl-table { border-collapse: collapse; width: 100%; font-size: 14px; }
+.ravl-table caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.ravl-table th, .ravl-table td { text-align: left; padding: 6px 14px 6px 0; font-weight: 400; border: 0;
+  white-space: nowrap; font-variant-numeric: tabular-nums;
+  border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
+.ravl-table thead th { font-size: 13px; opacity: .8; }
+.ravl-table tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 110px; }
+.ravl-table.wide-4 td:nth-child(4) { width: 34%; min-width: 140px; padding-right: 22px; }
+.ravl-table.wide-3 td:nth-child(3) { width: 55%; min-width: 140px; }
+.ravl-table.facts tbody th { width: 190px; opacity: .8; }
+.ravl-table .text { white-space: normal; overflow-wrap: anywhere; }
+.ravl-table small, .ravl-legend small { opacity: .7; font-size: 12px; }
+.tag { font-size: 11px; padding: 1px 6px; border-radius: 8px; margin-left: 4px; white-space: nowrap;
+  border: 1px solid color-mix(in srgb, currentColor 35%, transparent); }
+.bar { display: block; height: 8px; border-radius: 4px; overflow: hidden;
+  background: color-mix(in srgb, currentColor 10%, transparent); }
+.bar i { display: block; height: 100%; }
+.scale { display: block; padding: 0 6px; }
+.scale > span { display: block; position: relative; height: 12px; }
+.scale > span::before { content: ""; position: absolute; left: -6px; right: -6px; top: 5.5px; height: 1px;
+  background: color-mix(in srgb, currentColor 25%, transparent); }
+.scale i { position: absolute; top: 4.5px; height: 3px; opacity: .55; }
+.scale em { position: absolute; top: 1px; width: 10px; height: 10px; margin-left: -5px; border-radius: 50%;
+  border: 2px solid; box-sizing: border-box; }
+.key { display: inline-block; width: 10px; height: 10px; border-radius: 50%; border: 2px solid; margin-right: 5px;
+  box-sizing: border-box; vertical-align: -1px; }
+.ravl-legend, .ravl-stages { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; font-size: 13px; }
+.ravl-legend { gap: 4px 16px; }
+.ravl-stages { gap: 2px 18px; }
+.ravl-legend li, .ravl-stages li { margin: 0; padding: 0; }
+.ravl-stages .later { opacity: .55; }
+.ravl-stages .now { font-weight: 600; }
+"""

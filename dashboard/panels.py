@@ -1,0 +1,180 @@
+"""Pieces of screen that several pages draw: empty states, a job's progress, a gallery with its enlarged picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import gallery, jobs, markup, readers, state, summaries, wording
+from dashboard.components import clickable_cards
+from dashboard.summaries import Audit, Crop
+from ravl.ledger import Job, Ledger
+from ravl.store import STAGES, AuditRun
+
+PAGES = {
+    "start": ("views/start.py", "Start", ":material/home:"),
+    "overview": ("views/overview.py", "Overview", ":material/summarize:"),
+    "features": ("views/features.py", "Features", ":material/format_list_numbered:"),
+    "map": ("views/region_map.py", "Map", ":material/scatter_plot:"),
+    "review": ("views/review.py", "Review", ":material/fact_check:"),
+    "repair": ("views/repair.py", "Repair", ":material/build:"),
+    "export": ("views/export.py", "Export", ":material/download:"),
+}
+"""File, title and icon of every page, in the order of the menu."""
+
+POLL_SECONDS = 2
+SILENT_SECONDS = 60
+"""A worker without a heartbeat for this long is said to be silent."""
+
+
+def style() -> None:
+    """The style sheet of tables, legends and galleries; drawn once a page."""
+    st.html(f"<style>{markup.CSS}{gallery.CSS}</style>")
+
+
+def heading(title: str, purpose: str) -> None:
+    """The title of a page and what it is for."""
+    st.title(title, anchor=False)
+    st.caption(purpose)
+
+
+def link(page: str, label: str, run: str | None = None, feature: int | None = None) -> None:
+    """A link to another page that keeps the audit and the feature."""
+    file, _, icon = PAGES[page]
+    st.page_link(file, label=label, icon=icon, query_params=state.address(run, feature))
+
+
+def empty(text: str, page: str, label: str, run: str | None = None) -> None:
+    """What a page says when it has nothing to show: why, and what to do next. text: Markdown."""
+    with st.container(border=True):
+        st.markdown(text)
+        link(page, label, run)
+
+
+def current_run() -> AuditRun | None:
+    """The audit on the screen; without one, says so and returns None."""
+    runs = readers.runs(state.workspace())
+    chosen = state.chosen_run([run.id for run in runs])
+    if chosen is None:
+        empty("There is no audit in this workspace yet.", "start", "Start the demo or a new audit")
+        return None
+    return next(run for run in runs if run.id == chosen)
+
+
+def needs(run: AuditRun, stage: str, what: str) -> bool:
+    """Whether a stage is finished; else says how far the audit is and where it can be continued."""
+    if run.has(stage):
+        return True
+    missing = summaries.missing_stages(run)
+    total = len(STAGES)
+    text = (
+        f"**{wording.plain(run.name)}** is not finished: {total - len(missing)} of {total} stages are done. "
+        f"{what} is shown as soon as the stage *{wording.stage(stage)}* is."
+    )
+    empty(text, "start", "See its progress, or resume it", run.id)
+    return False
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def job_panel(workspace: Path, job: Job, stages: bool) -> None:
+    """A job with its progress, redrawn while it runs; the page is drawn anew when it ends. stages: list an audit's."""
+    st.fragment(_draw_job, run_every=POLL_SECONDS if job.active else None)(workspace, job.id, job.active, stages)
+
+
+def _draw_job(workspace: Path, number: int, was_active: bool, stages: bool) -> None:
+    with state.errors_as_sentences():
+        book = readers.ledger(workspace)
+        readers.settle(book)
+        job = book.job(number)
+        if was_active and not job.active:
+            st.rerun()  # the whole page: what the job made can be shown now
+        with st.container(border=True, key=f"job-{number}"):
+            _draw_state(job, stages)
+            _draw_buttons(workspace, book, job)
+            _draw_log(job)
+
+
+def _draw_state(job: Job, stages: bool) -> None:
+    st.markdown(f"**{wording.plain(job.title)}** – {wording.STATUS[job.status]}")
+    if job.active:
+        share = min(1.0, job.done / job.total) if job.total else 0.0
+        st.progress(share, text=wording.progress(job, jobs.remaining_seconds(job)))
+        if stages:
+            st.html(markup.stage_list(job.stage, done=False))
+        silent = jobs.seconds_since(job.heartbeat) if job.heartbeat else 0.0
+        if silent > SILENT_SECONDS:
+            st.warning(
+                f"No sign of life for {wording.duration(silent)}. It may be busy with one long step, or stuck; "
+                "the log says what it did last."
+            )
+    elif job.reason:
+        st.markdown(wording.plain(job.reason))
+
+
+def _draw_buttons(workspace: Path, book: Ledger, job: Job) -> None:
+    if job.active:
+        cancelling = state.remembered(f"cancelling:{job.id}", False)
+        label = "Stopping …" if cancelling else "Cancel"
+        help_text = "Stops after the current step. Finished stages and checkpoints are kept."
+        st.button(
+            label,
+            icon=":material/stop:",
+            key=f"cancel-{job.id}",
+            disabled=cancelling,
+            help=help_text,
+            on_click=state.action(_cancel),
+            args=(book, job),
+        )
+    elif job.status in ("failed", "cancelled", "lost"):
+        st.button(
+            "Resume",
+            icon=":material/play_arrow:",
+            key=f"resume-{job.id}",
+            help="Runs the same command again. Finished stages and checkpoints are not computed twice.",
+            on_click=state.action(jobs.resume),
+            args=(book, workspace, job),
+        )
+
+
+def _cancel(book: Ledger, job: Job) -> None:
+    jobs.cancel(book, job)
+    state.remember(f"cancelling:{job.id}", True)
+
+
+def _draw_log(job: Job) -> None:
+    tail = jobs.log_tail(job)
+    if tail:
+        with st.expander("Log", key=f"log-{job.id}"):
+            st.code(tail, language=None, wrap_lines=True, height=240)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def crop_gallery(view: Audit, crops: tuple[Crop, ...], key: str) -> None:
+    """Crops as cards; a click enlarges one."""
+    clicked = clickable_cards(readers.cards(view, crops), key)
+    if clicked is not None and 0 <= clicked < len(crops):
+        _enlarge(view, crops[clicked])
+
+
+def strip(audit: Audit, feature: int, limit: int) -> None:
+    """One row of a feature's crops."""
+    best = readers.cards(audit, summaries.exemplars(audit, feature, limit))
+    if best:
+        st.html(gallery.strip_html(best))
+
+
+@st.dialog("Region in its image", width="large")
+def _enlarge(view: Audit, crop: Crop) -> None:
+    with state.errors_as_sentences():
+        first, second = wording.crop_caption(crop)
+        st.markdown(
+            wording.plain(f"{first}{f' · {second}' if second else ''} · image {crop.image}, region {crop.region}")
+        )
+        outline = st.toggle("Show the box", value=True, key=f"outline-{crop.region}")
+        picture = readers.full_picture(view, crop, outline)
+        st.image(picture, width="content", alt=wording.crop_alt(crop, whole=True))

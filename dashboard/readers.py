@@ -1,0 +1,122 @@
+"""Cached reading of runs, pictures and the ledger. Caches are bounded, and keyed by the folder's time of change.
+
+A file of a run is replaced as a whole, which changes its folder's time: what is cached can never be half new.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from dashboard import gallery, jobs, selection, summaries, wording
+from dashboard.gallery import Card
+from dashboard.summaries import Audit, Crop, Finding
+from ravl.data import load_images
+from ravl.errors import DataError
+from ravl.ledger import Ledger
+from ravl.store import AuditRun, list_runs, open_workspace
+from ravl.tables import ImageSet
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def ledger(workspace: Path) -> Ledger:
+    """The database of a workspace, which is created where it does not exist. Raises ConfigError or RunError."""
+    return Ledger(open_workspace(workspace))
+
+
+def runs(workspace: Path) -> list[AuditRun]:
+    """All audits that can be opened, newest first."""
+    return list_runs(workspace)
+
+
+def audit(run: AuditRun) -> Audit:
+    """The records of an audit. Raises RunError when its features are not computed yet."""
+    return _audit(str(run.path), run.path.stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=3, show_spinner="Opening the audit …")
+def _audit(path: str, changed: int) -> Audit:
+    return summaries.read_audit(AuditRun(path))
+
+
+def projection(run: AuditRun) -> NDArray[np.float32]:
+    """(R, 2) map coordinates."""
+    return _projection(str(run.path), run.path.stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _projection(path: str, changed: int) -> NDArray[np.float32]:
+    return np.ascontiguousarray(AuditRun(path).projection(), np.float32)
+
+
+def findings(run: AuditRun, book: Ledger) -> tuple[Finding, ...]:
+    """The features of an audit with the decisions of this moment."""
+    return summaries.findings(audit(run), book.verdicts(run.id))
+
+
+def shown_points(run: AuditRun) -> NDArray[np.int64]:
+    """Ids of the regions drawn on the map: all of them, or a sample that keeps the share of every feature."""
+    return selection.sample(audit(run).clustering.label)
+
+
+def hover_texts(view: Audit, shown: NDArray[np.int64]) -> list[str]:
+    """One text per drawn point: ids and labels only, never a file name, which may name a patient."""
+    image = view.regions.image[shown]
+    truth, called = view.zero_shot.label[image], view.zero_shot.predicted[image]
+    names = view.class_names
+    return [
+        f"region {r} of image {i}<br>{names[t]}, called {names[c]}<br>{f'feature {f}' if f >= 0 else 'no feature'}"
+        for r, i, t, c, f in zip(shown, image, truth, called, view.clustering.label[shown], strict=True)
+    ]
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+@st.cache_data(max_entries=4000, show_spinner=False)
+def _pictures(file: str, changed: int, box: gallery.Box, _images: ImageSet, image: int) -> tuple[str, str]:
+    """Crop and outlined image as data URIs; about 15 kB a pair, so the cache stays below 60 MB.
+
+    The key is the file, its time of change and the box; the image set (named with an underscore: not hashed) reads it.
+    """
+    [picture] = load_images(_images, [image])
+    return gallery.data_uri(gallery.cropped(picture, box)), gallery.data_uri(gallery.outlined(picture, box))
+
+
+def cards(view: Audit, crops: tuple[Crop, ...]) -> tuple[Card, ...]:
+    """Crops with their pictures; a file that is gone since the audit becomes a card that says so."""
+    return tuple(_card(view, number, crop) for number, crop in enumerate(crops))
+
+
+def _card(view: Audit, number: int, crop: Crop) -> Card:
+    first, second = wording.crop_caption(crop)
+    alts = (wording.crop_alt(crop, whole=False), wording.crop_alt(crop, whole=True))
+    path = summaries.image_path(view, crop.image)
+    missing = ""
+    pair: tuple[str | None, str | None] = (None, None)
+    try:
+        pair = _pictures(str(path), path.stat().st_mtime_ns, crop.box, view.images, crop.image)
+    except FileNotFoundError:
+        missing = "The image file is no longer where it was."
+    except DataError as error:
+        missing = str(error)
+    return Card(number, pair[0], pair[1], alts[0], alts[1], first, second, not crop.right, missing)
+
+
+def full_picture(view: Audit, crop: Crop, outline: bool) -> Image.Image:
+    """The whole image at reading size, with or without the box. Raises DataError when it cannot be read."""
+    [image] = load_images(view.images, [crop.image])
+    side = min(gallery.LARGE, max(480, *image.size))
+    return gallery.outlined(image, crop.box, side) if outline else gallery.fitted(image.convert("RGB"), side)
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def settle(book: Ledger) -> None:
+    """Notice jobs whose process is gone."""
+    jobs.reconcile(book)

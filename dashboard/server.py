@@ -1,0 +1,73 @@
+"""How the web server is started: its options, its command line and its environment. No streamlit in here.
+
+Streamlit reads `.streamlit/config.toml` from the current directory only, and accepts wrong values in silence; so the
+same options are given as flags, and a test compares both with what streamlit understood.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import ravl.config
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+OPTIONS: tuple[tuple[str, str], ...] = (
+    ("browser.gatherUsageStats", "false"),
+    ("client.showErrorDetails", "none"),
+    ("client.showErrorLinks", "false"),
+    ("client.toolbarMode", "viewer"),
+    ("runner.magicEnabled", "false"),
+    ("server.enableAgentApi", "false"),
+    ("server.enableCORS", "true"),
+    ("server.enableStaticServing", "false"),
+    ("server.enableXsrfProtection", "true"),
+    ("server.fileWatcherType", "none"),
+    ("server.headless", "true"),
+    ("server.maxUploadSize", "1"),  # MB; nothing is ever uploaded
+    ("server.showEmailPrompt", "false"),
+    ("theme.baseRadius", "small"),
+    ("theme.light.primaryColor", "#0072B2"),
+    ("theme.light.secondaryBackgroundColor", "#F3F5F7"),
+    ("theme.dark.primaryColor", "#3D9BD9"),
+    ("theme.dark.backgroundColor", "#12161C"),
+    ("theme.dark.secondaryBackgroundColor", "#1D232C"),
+)
+"""Streamlit options beyond address and port, as they are written on a command line."""
+
+_EVERYWHERE = ("0.0.0.0", "::", "")
+
+
+def application() -> Path:
+    """The script that streamlit runs."""
+    return Path(__file__).resolve().with_name("app.py")
+
+
+def streamlit_command(workspace: Path | str, port: int, host: str = "127.0.0.1", headless: bool = True) -> list[str]:
+    """The command that serves the dashboard of one workspace.
+
+    host: the address to listen on. Only loopback names are accepted in requests then (against DNS rebinding), so that
+    an SSH tunnel to localhost works; another address is accepted by its own name too, and a server that listens
+    everywhere accepts every name. headless: whether no browser window is opened.
+    """
+    hosts = ("*",) if host in _EVERYWHERE else tuple(dict.fromkeys((*LOOPBACK, host)))
+    options = {**dict(OPTIONS), "server.headless": "true" if headless else "false"}
+    command = [sys.executable, "-m", "streamlit", "run", str(application())]
+    command += [f"--server.address={host}", f"--server.port={port}"]
+    command += [f"--server.allowedHosts={name}" for name in hosts]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    return [*command, "--", "--workspace", str(workspace)]
+
+
+def environment(workspace: Path | str | None = None) -> dict[str, str]:
+    """This process's environment, in which `import ravl` and `import dashboard` find the packages that run now.
+
+    They need not be installed: a checkout works from any current directory. `workspace` sets RAVL_WORKSPACE too.
+    """
+    roots = [str(Path(ravl.config.__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1])]
+    given = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join(dict.fromkeys([*roots, *([given] if given else [])]))
+    chosen = {} if workspace is None else {"RAVL_WORKSPACE": str(workspace)}
+    return {**os.environ, "PYTHONPATH": path, **chosen}

@@ -1,0 +1,193 @@
+"""The only user of session state and query parameters: workspace, audit, feature, reviewer, drafts, messages.
+
+Widget state dies when a page is left, so everything worth keeping lives here under keys of our own; the audit and the
+feature are also in the address, so that a reload or a shared link finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import streamlit as st
+
+from dashboard.palette import Palette, palette
+from dashboard.selection import Shape
+from dashboard.wording import plain
+from ravl.errors import RavlError
+
+P = ParamSpec("P")
+
+DEFAULT_WORKSPACE = "ravl-workspace"
+
+
+def workspace() -> Path:
+    """The workspace: `--workspace` after the `--` of `streamlit run`, else RAVL_WORKSPACE, else ./ravl-workspace."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--workspace", default=os.environ.get("RAVL_WORKSPACE") or DEFAULT_WORKSPACE)
+    return Path(parser.parse_known_args(sys.argv[1:])[0].workspace).expanduser().resolve()
+
+
+def colours() -> Palette:
+    """The colours of the theme that the reader sees."""
+    return palette(st.context.theme.type == "dark")
+
+
+# --- errors and messages ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """Show a RavlError as its sentence; the rest of the block is left out."""
+    try:
+        yield
+    except RavlError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+
+
+def action(function: Callable[P, Any]) -> Callable[P, None]:
+    """A callback whose RavlError is shown on the page that is drawn next."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except RavlError as error:
+            _messages().append(("error", plain(str(error))))
+
+    return guarded
+
+
+def say(text: str) -> None:
+    """A short confirmation, shown once on the page that is drawn next. Markdown."""
+    _messages().append(("toast", text))
+
+
+def show_messages() -> None:
+    """Draw what callbacks had to say, once."""
+    for kind, text in st.session_state.pop("ravl:messages", []):
+        if kind == "error":
+            st.error(text, icon=":material/error:")
+        else:
+            st.toast(text)
+
+
+def _messages() -> list[tuple[str, str]]:
+    messages: list[tuple[str, str]] = st.session_state.setdefault("ravl:messages", [])
+    return messages
+
+
+# --- which audit, which feature --------------------------------------------------------------------------------------
+
+
+def chosen_run(runs: list[str]) -> str | None:
+    """The audit on the screen: that of the address, else the one chosen before, else the newest. runs: newest first."""
+    wanted = (st.query_params.get("run"), st.session_state.get("ravl:run"), *runs)
+    run = next((name for name in wanted if name in runs), None)
+    if run is not None:
+        choose_run(run)
+    return run
+
+
+def choose_run(run: str) -> None:
+    """Make `run` the audit on the screen, in the address too."""
+    if st.session_state.get("ravl:run") != run:
+        st.session_state["ravl:run"] = run
+    if st.query_params.get("run") != run:
+        st.query_params["run"] = run
+        st.query_params.pop("feature", None)
+
+
+def chosen_feature(run: str, features: list[int]) -> int | None:
+    """The feature on the screen, if the audit has it: that of the address, else the one chosen before."""
+    address = st.query_params.get("feature", "")
+    asked = int(address) if address.isdecimal() else None
+    wanted = (asked, st.session_state.get(f"ravl:feature:{run}"))
+    feature = next((number for number in wanted if number in features), None)
+    if feature is not None:
+        choose_feature(run, feature)
+    return feature
+
+
+def choose_feature(run: str, feature: int) -> None:
+    """Make `feature` the one on the screen, in the address too."""
+    st.session_state[f"ravl:feature:{run}"] = feature
+    if st.query_params.get("feature") != str(feature):
+        st.query_params["feature"] = str(feature)
+
+
+def address(run: str | None, feature: int | None = None) -> dict[str, str]:
+    """Query parameters of a link that keeps the audit and the feature."""
+    wanted = {"run": run, "feature": None if feature is None else str(feature)}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+# --- the reviewer and what they are writing --------------------------------------------------------------------------
+
+
+def reviewer(known: list[str]) -> str:
+    """Who decides: the name given in this session, else the last one of the ledger, else empty."""
+    name: str = st.session_state.get("ravl:reviewer") or next(iter(known), "")
+    return name
+
+
+def name_reviewer(name: str) -> None:
+    """Keep a reviewer's name for this session."""
+    st.session_state["ravl:reviewer"] = name.strip()
+
+
+def draft(run: str, feature: int, field: str, recorded: str) -> str:
+    """Text that is being written about a feature; until then, what the ledger has."""
+    text: str = st.session_state.get(f"ravl:draft:{run}:{feature}:{field}", recorded)
+    return text
+
+
+def keep_draft(run: str, feature: int, field: str, text: str) -> None:
+    """Keep unrecorded text over page changes."""
+    st.session_state[f"ravl:draft:{run}:{feature}:{field}"] = text
+
+
+def drop_drafts(run: str, feature: int) -> None:
+    """Forget the text of a feature once it is recorded."""
+    for field in ("name", "note"):
+        st.session_state.pop(f"ravl:draft:{run}:{feature}:{field}", None)
+
+
+# --- the map's selection ---------------------------------------------------------------------------------------------
+
+
+def shapes(run: str) -> tuple[Shape, ...]:
+    """What was drawn around on the map of an audit; it outlives the chart."""
+    found: tuple[Shape, ...] = st.session_state.get(f"ravl:shapes:{run}", ())
+    return found
+
+
+def keep_shapes(run: str, drawn: tuple[Shape, ...]) -> None:
+    """Keep, or with nothing drawn clear, the selection."""
+    st.session_state[f"ravl:shapes:{run}"] = drawn
+
+
+def remembered(name: str, default: Any) -> Any:
+    """Any other value kept over page changes."""
+    return st.session_state.get(f"ravl:{name}", default)
+
+
+def remember(name: str, value: Any) -> None:
+    """Keep a value over page changes."""
+    st.session_state[f"ravl:{name}"] = value
+
+
+def widget(key: str) -> Any:
+    """The present value of a widget, for its callback."""
+    return st.session_state.get(key)
+
+
+def set_widget(key: str, value: Any) -> None:
+    """Give a widget a value before it is drawn."""
+    st.session_state[key] = value

@@ -1,0 +1,1 @@
+"""One page each: read, summarise, draw. No arithmetic on results."""

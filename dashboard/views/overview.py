@@ -1,0 +1,79 @@
+"""Overview: what was audited, how well the model does, and what it cheats on, in sentences."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import markup, panels, readers, state, summaries, wording
+from dashboard.summaries import Audit, Finding, Overview
+from ravl.store import AuditRun
+
+STRIP = 12
+SHOWN_FINDINGS = 6
+
+
+def render() -> None:
+    """Draw the page."""
+    panels.heading("Overview", "What was audited, and what the model's errors have in common.")
+    run = panels.current_run()
+    if run is None or not panels.needs(run, "features", "The overview"):
+        return
+    audit = readers.audit(run)
+    view = summaries.overview(audit, readers.ledger(state.workspace()).verdicts(run.id))
+    st.markdown(wording.headline(view))
+    _findings(audit, view, run.id)
+    _next(view, run.id)
+    _accuracy(view)
+    _facts(run, audit)
+
+
+def _findings(audit: Audit, view: Overview, run: str) -> None:
+    shown = view.flagged[:SHOWN_FINDINGS]
+    for row in shown:
+        _finding(audit, row, run)
+    if len(view.flagged) > len(shown):
+        st.caption(f"{wording.count(len(view.flagged) - len(shown), 'more flagged feature')} on the page *Features*.")
+
+
+def _finding(audit: Audit, row: Finding, run: str) -> None:
+    with st.container(border=True, key=f"finding-{row.feature}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{wording.plain(wording.title(row))}**", width="content")
+            if row.decision:
+                st.badge(wording.DECISIONS[row.decision], color="gray")
+            st.space("stretch")
+            panels.link("features", "Look at it", run, row.feature)
+        panels.strip(audit, row.feature, STRIP)
+        st.markdown(" ".join((wording.finding(row), wording.effect(summaries.class_rows(audit, row.feature)))))
+
+
+def _next(view: Overview, run: str) -> None:
+    page, text = wording.next_step(view)
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key="next"):
+        st.markdown(f"**Next:** {text}", width="content")
+        st.space("stretch")
+        panels.link(page, f"Go to {panels.PAGES[page][1]}", run)
+
+
+def _accuracy(view: Overview) -> None:
+    st.subheader("How well the model does", anchor=False)
+    st.markdown(f"It is right on **{wording.rate(view.overall)}** images. {wording.worst(view.worst)}")
+    st.html(markup.rate_table(view.classes, state.colours(), "Accuracy per class, the worst first"))
+    st.caption(wording.noise(view.noise))
+
+
+def _facts(run: AuditRun, audit: Audit) -> None:
+    st.subheader("What was audited", anchor=False)
+    st.html(markup.fact_table(summaries.facts(run, audit)))
+    skipped = audit.images.skipped
+    if skipped:
+        with st.expander(f"{wording.count(len(skipped), 'file')} left out"):
+            st.dataframe(
+                {"File": [file for file, _ in skipped], "Reason": [reason for _, reason in skipped]},
+                hide_index=True,
+                alt="Files left out",
+            )
+
+
+if __name__ == "__main__":
+    render()

@@ -1,0 +1,119 @@
+"""Map: all regions in two dimensions; drawing around some shows their crops and counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard import charts, colouring, markup, panels, readers, selection, state, summaries, wording
+from dashboard.summaries import Audit, Finding
+from ravl.store import AuditRun
+
+PAGE_SIZE = 24
+
+
+def render() -> None:
+    """Draw the page."""
+    panels.heading(
+        "Map", "Every region is a point; regions that look alike lie together. Draw around some to see them."
+    )
+    run = panels.current_run()
+    if run is None or not panels.needs(run, "projection", "The map"):
+        return
+    audit = readers.audit(run)
+    if not len(audit.regions):
+        panels.empty("This audit has no regions to draw.", "start", "Start another audit")
+        return
+    by = st.segmented_control(
+        "Colour by",
+        list(colouring.COLOURINGS),
+        default="feature",
+        required=True,
+        format_func=colouring.COLOURINGS.__getitem__,
+        key="map-colour",
+        persist_state="session",
+    )
+    rows = readers.findings(run, readers.ledger(state.workspace()))
+    _map(run, rows, by or "feature")
+
+
+@st.fragment
+def _map(run: AuditRun, rows: tuple[Finding, ...], by: str) -> None:
+    """Chart and selection; a lasso draws only this part anew, and the chart stays as it is."""
+    with state.errors_as_sentences():
+        audit, points = readers.audit(run), readers.projection(run)
+        shown = readers.shown_points(run)
+        focus = state.chosen_feature(run.id, [row.feature for row in rows])
+        coloured = colouring.colouring(audit, by, rows, state.colours(), focus)
+        st.html(markup.legend(coloured.entries))
+        _chart(run, audit, points, shown, coloured)
+        if len(shown) < len(points):
+            st.caption(
+                f"{len(shown):,} of {len(points):,} regions are drawn, with the share of every feature kept; "
+                "counts and crops of a selection are over all of them."
+            )
+        chosen = selection.enclosed(points, state.shapes(run.id))
+        _selection(run, audit, chosen, rows)
+
+
+def _chart(
+    run: AuditRun,
+    audit: Audit,
+    points: NDArray[np.float32],
+    shown: NDArray[np.int64],
+    coloured: colouring.Colouring,
+) -> None:
+    version = state.remembered(f"map-version:{run.id}", 0)
+    key = f"map-{run.id}-{version}"
+
+    def choose() -> None:
+        event: Any = state.widget(key)
+        drawn = selection.shapes_of(event)
+        if drawn:  # an event without a shape is only the chart being drawn anew
+            state.keep_shapes(run.id, drawn)
+
+    figure = charts.map_figure(points, shown, coloured, readers.hover_texts(audit, shown), state.colours())
+    st.plotly_chart(
+        figure,
+        key=key,
+        on_select=choose,
+        selection_mode=("box", "lasso"),
+        config={"displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["autoScale2d", "toImage"]},
+        alt="Map of all regions. Select regions with the mouse, or choose a feature below the map.",
+    )
+
+
+def _selection(run: AuditRun, audit: Audit, chosen: NDArray[np.int64], rows: tuple[Finding, ...]) -> None:
+    if not state.shapes(run.id):
+        st.markdown(
+            "Draw around points with the mouse to see their crops. Keyboard: choose a feature on the page *Features*."
+        )
+        return
+    counts = selection.chosen(audit, chosen)
+    with st.container(horizontal=True, vertical_alignment="center", key="selection"):
+        st.markdown(wording.selection(counts), width="content")
+        st.button("Clear", icon=":material/close:", key="clear-selection", on_click=_clear, args=(run.id,))
+    if not counts.regions:
+        return
+    st.caption(wording.selection_features(counts, rows))
+    only = st.toggle(
+        "Only regions of wrong images", key="map-wrong", persist_state="session", disabled=not counts.wrong
+    )
+    order = selection.wrong_first(audit, chosen, bool(only and counts.wrong))
+    pages = -(-len(order) // PAGE_SIZE)
+    page = st.pagination(pages, key=f"map-page-{run.id}-{len(order)}") if pages > 1 else 1
+    part = order[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+    panels.crop_gallery(audit, summaries.crops(audit, part), f"selected-{run.id}")
+
+
+def _clear(run: str) -> None:
+    state.keep_shapes(run, ())
+    # a new key draws the chart anew: Python cannot take a drawn lasso away
+    state.remember(f"map-version:{run}", state.remembered(f"map-version:{run}", 0) + 1)
+
+
+if __name__ == "__main__":
+    render()

@@ -1,0 +1,260 @@
+"""Start: the audits of the workspace, the demo, a new audit, and the progress of the one that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import streamlit as st
+
+from dashboard import audits, forms, jobs, panels, readers, state, wording
+from dashboard.audits import AuditRow, InputCheck
+from ravl.config import AuditConfig, ClusteringConfig, EmbeddingConfig, PromptsConfig, RegionsConfig
+from ravl.data import read_images
+from ravl.errors import ConfigError
+from ravl.ledger import Job, Ledger
+from ravl.store import AuditRun, damaged_runs
+from ravl.tables import Step
+
+SHOWN_AUDITS = 8
+
+
+def render() -> None:
+    """Draw the page."""
+    workspace = state.workspace()
+    book, runs = readers.ledger(workspace), readers.runs(workspace)
+    every_job = book.jobs()
+    running = next((job for job in every_job if job.active), None)
+    panels.heading(
+        "Audits", "Find the image regions that mislead a vision-language model, decide on them, and repair it."
+    )
+    _jobs(workspace, every_job, running)
+    if runs:
+        _audits(book, runs, every_job)
+    elif running is None:
+        _welcome(book, workspace)
+    _damaged(workspace)
+    _new_audit(book, workspace, [run.name for run in runs], running)
+
+
+def _jobs(workspace: Path, every_job: list[Job], running: Job | None) -> None:
+    if running is not None and running.kind == audits.MITIGATION_KIND:
+        st.info("A fine-tuning is running. One job runs at a time on this machine.", icon=":material/hourglass:")
+        panels.link("repair", "Watch the fine-tuning", running.run)
+    elif running is not None:
+        panels.job_panel(workspace, running, stages=True)
+    for job in audits.last_words(every_job, audits.AUDIT_KINDS)[:3]:
+        panels.job_panel(workspace, job, stages=False)
+
+
+def _welcome(book: Ledger, workspace: Path) -> None:
+    with st.container(border=True):
+        st.subheader("Try it first: the demo", anchor=False)
+        st.markdown(
+            "A small model has learned to read digits, and to cheat: a coloured square in the picture makes it answer "
+            "one class. The demo draws the images, audits the model, and shows what it cheats on. It needs no "
+            "download and no settings, and takes about a minute."
+        )
+        _demo_button(book, workspace, primary=True)
+
+
+def _demo_button(book: Ledger, workspace: Path, primary: bool) -> None:
+    st.button(
+        "Run the demo audit",
+        icon=":material/play_arrow:",
+        type="primary" if primary else "secondary",
+        key="start-demo",
+        disabled=any(job.active for job in book.jobs()),
+        on_click=state.action(jobs.start),
+        args=(book, workspace, "demo", "Demo audit", jobs.demo_arguments()),
+    )
+
+
+# --- the audits there are --------------------------------------------------------------------------------------------
+
+
+def _audits(book: Ledger, runs: list[AuditRun], every_job: list[Job]) -> None:
+    everything = len(runs) <= SHOWN_AUDITS or st.toggle(f"Show all {len(runs)} audits")
+    with st.container(gap="small", key="audits"):
+        for run in runs if everything else runs[:SHOWN_AUDITS]:
+            with state.errors_as_sentences():
+                _audit(audits.audit_row(run, every_job, len(book.verdicts(run.id))))
+
+
+_COLOURS: dict[str, Literal["green", "blue", "red", "orange"]] = {
+    "finished": "green",
+    "running": "blue",
+    "queued": "blue",
+    "failed": "red",
+    "lost": "orange",
+}
+
+
+def _audit(row: AuditRow) -> None:
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"audit-{row.run}"):
+        with st.container(gap=None):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                st.markdown(f"**{wording.plain(row.name)}**", width="content")
+                st.badge(wording.STATUS[row.status], color=_COLOURS.get(row.status, "gray"))
+            st.caption(wording.plain(wording.audit_line(row)))
+        if row.status == "finished":
+            panels.link("overview", "Open", row.run)
+
+
+def _damaged(workspace: Path) -> None:
+    broken = damaged_runs(workspace)
+    if broken:
+        with st.expander(f"{wording.count(len(broken), 'folder')} cannot be opened", icon=":material/warning:"):
+            for name, reason in broken:
+                st.markdown(f"**{wording.plain(name)}**: {wording.plain(reason)}")
+
+
+# --- a new audit -----------------------------------------------------------------------------------------------------
+
+
+def _new_audit(book: Ledger, workspace: Path, taken: list[str], running: Job | None) -> None:
+    st.subheader("New audit", anchor=False)
+    if taken:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown("The demo needs no settings:", width="content")
+            _demo_button(book, workspace, primary=False)
+    images, model = _ask_inputs()
+    classes, templates = _ask_prompts()
+    settings = _ask_advanced()
+    wanted = st.text_input(
+        "Name of the audit", key="new-name", persist_state="session", placeholder="taken from the image folder"
+    )
+    name = audits.free_name((wanted or "").strip() or Path(images or "audit").stem, taken)
+    arguments = jobs.discover_arguments(name, images, model, classes=classes, templates=templates, **settings)
+    problem = _problem(images, model, classes, templates)
+    with st.container(horizontal=True):
+        checking = st.button("Check inputs", icon=":material/rule:", key="check-inputs")
+        st.button(
+            "Start the audit",
+            icon=":material/play_arrow:",
+            type="primary" if taken else "secondary",
+            key="start-audit",
+            disabled=running is not None or bool(problem),
+            help="One job runs at a time on this machine; wait for the running one." if running else problem or None,
+            on_click=state.action(jobs.start),
+            args=(book, workspace, "discover", f"Audit {name}", arguments),
+        )
+    if checking:
+        state.remember("check", None)
+        with state.errors_as_sentences():
+            state.remember("check", ((images, classes), _check(images, classes)))
+    if checking or state.remembered("check", None):
+        _show_check(model, problem, (images, classes))
+
+
+def _ask_inputs() -> tuple[str, str]:
+    left, right = st.columns(2)
+    with left:
+        images = st.text_input(
+            "Images",
+            key="new-images",
+            persist_state="session",
+            placeholder="/data/chest/val or /data/chest/val.csv",
+            help="A folder with one folder of images per class, or a manifest (CSV or Parquet) with the columns "
+            "image_path and label. The path is read on the machine where RAVL runs.",
+        )
+    with right:
+        model = st.text_input(
+            "Model",
+            key="new-model",
+            persist_state="session",
+            placeholder="/models/my-clip or openai/clip-vit-base-patch32",
+            help="A folder that save_pretrained wrote, or a name on the Hugging Face hub. An audit never changes it.",
+        )
+    return (images or "").strip(), (model or "").strip()
+
+
+def _ask_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    left, right = st.columns(2)
+    with left:
+        classes = forms.ask(
+            PromptsConfig, "classes", "Class names, one per line", "new-classes", placeholder="those of the image set"
+        )
+    with right:
+        templates = forms.ask(PromptsConfig, "templates", "Prompts, one per line", "new-templates")
+    return classes, templates
+
+
+def _ask_advanced() -> dict[str, Any]:
+    with st.expander("Advanced options", key="new-advanced"):
+        left, right = st.columns(2)
+        with left:
+            size = forms.ask(RegionsConfig, "k", "Grid: rows and columns", "new-grid")
+            method = forms.ask(ClusteringConfig, "method", "Clustering", "new-clustering")
+        with right:
+            encoder = forms.ask(EmbeddingConfig, "encoder", "Region encoder", "new-encoder")
+            seed = forms.ask(AuditConfig, "seed", "Seed", "new-seed")
+    regions = str(RegionsConfig(k=size))
+    return {"regions": regions, "encoder": encoder, "clustering": method, "seed": seed}
+
+
+def _problem(images: str, model: str, classes: tuple[str, ...], templates: tuple[str, ...]) -> str:
+    """Why an audit cannot start yet; empty when it can."""
+    if not images:
+        return "Give a folder or a manifest of labelled images."
+    if not Path(images).expanduser().exists():
+        return f"There is no file or folder {images} on this machine."
+    usable, note = audits.model_note(model)
+    if not usable:
+        return note
+    try:
+        PromptsConfig(classes, templates)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _check(images: str, classes: tuple[str, ...]) -> InputCheck:
+    if not images:
+        raise ConfigError("Images must be a folder or a manifest, got nothing. Give a path above.")
+    bar = st.progress(0.0, text="Reading images …")
+
+    def report(step: Step) -> None:
+        bar.progress(min(1.0, step.done / max(step.total, 1)), text=f"Reading images: {step.done:,} of {step.total:,}")
+
+    found = read_images(images, classes, AuditConfig(images, "").max_unreadable, report)
+    bar.empty()
+    return audits.check_inputs(found)
+
+
+def _show_check(model: str, problem: str, asked: tuple[str, tuple[str, ...]]) -> None:
+    kept = state.remembered("check", None)
+    with st.container(border=True, key="check"):
+        if kept is not None and kept[0] == asked:
+            _show_images(kept[1])
+        elif kept is not None:
+            st.caption("The inputs changed since they were checked. Check again.")
+        usable, note = audits.model_note(model)
+        (st.markdown if usable else st.warning)(wording.plain(note))
+        if problem and usable:
+            st.warning(wording.plain(problem))
+        elif not problem:
+            st.markdown("Everything needed is there: the audit can start.")
+
+
+def _show_images(check: InputCheck) -> None:
+    st.markdown(
+        f"**{wording.count(check.n_images, 'image')}** in {wording.count(len(check.counts), 'class', 'classes')}."
+    )
+    for warning in check.warnings:
+        st.warning(wording.plain(warning))
+    st.dataframe(
+        {"Class": [name for name, _ in check.counts], "Images": [n for _, n in check.counts]},
+        hide_index=True,
+        width="content",
+        height=min(400, 38 + 35 * len(check.counts)),
+        alt="Images per class",
+    )
+    if check.skipped:
+        with st.expander(f"{wording.count(len(check.skipped), 'file')} left out"):
+            files, reasons = zip(*check.skipped, strict=True)
+            st.dataframe({"File": files, "Reason": reasons}, hide_index=True, alt="Files left out")
+
+
+if __name__ == "__main__":
+    render()

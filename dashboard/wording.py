@@ -1,0 +1,284 @@
+"""Every sentence that interprets a number. Counts come first: a rate never stands without them. Text is Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from dashboard.audits import AuditRow
+from dashboard.comparison import Comparison
+from dashboard.selection import Chosen
+from dashboard.summaries import ClassRow, Crop, Finding, Overview, Rate, WorstGroup
+from ravl.ledger import Job
+from ravl.progress import LABELS
+from ravl.store import STAGES
+from ravl.tables import Verdict
+
+DECISIONS = {
+    "spurious": "Spurious",
+    "core": "Genuine",
+    "mixed": "Mixed",
+    "unsure": "Unsure",
+    "withdrawn": "Withdrawn",
+}
+"""How decisions are called on the screen; `core` is the ledger's word for a genuine feature."""
+
+MEANING = {
+    "spurious": "It is not part of what the class means. The model should not use it.",
+    "core": "It belongs to the class. The model is right to use it.",
+    "mixed": "Some of these crops are spurious and some are genuine.",
+    "unsure": "I cannot tell from these crops.",
+}
+
+STATUS = {
+    "queued": "waiting to start",
+    "running": "running",
+    "done": "finished",
+    "finished": "finished",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "lost": "lost",
+    "stopped": "not finished",
+    "damaged": "damaged",
+}
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>])")
+
+
+def plain(text: str) -> str:
+    """Text of a user (a class name, a path) so that Markdown shows it as it is."""
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def percent(share: float) -> str:
+    """A share as whole percent; `n/a` where it is undefined."""
+    return "n/a" if math.isnan(share) else f"{100 * share:.0f}%"
+
+
+def rate(value: Rate) -> str:
+    """`12 of 58 (21%)`, or `no images`."""
+    return f"{value.right} of {value.n} ({percent(value.share)})" if value.n else "no images"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A score, with a dash where it is undefined."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """`1 image`, `2 images`."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def stage(name: str) -> str:
+    """A stage in words; an unknown one as it is called in the code."""
+    return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(at: str) -> str:
+    """A time of the ledger for people: `2026-01-31 14:05 UTC`."""
+    return f"{at[:16].replace('T', ' ')} UTC"
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+def title(row: Finding) -> str:
+    """`Red square (feature 3)` or `Feature 3`; plain text."""
+    return f"{row.name} (feature {row.feature})" if row.name else f"Feature {row.feature}"
+
+
+def finding(row: Finding) -> str:
+    """What the model does with a feature, in one sentence."""
+    if not row.pull or not row.called:
+        return "No error is decided by regions that look like this."
+    return (
+        f"In **{row.decided} of the {count(row.called, 'image')}** wrongly called *{plain(row.pull)}*, "
+        "the deciding region looks like this."
+    )
+
+
+def effect(rows: tuple[ClassRow, ...]) -> str:
+    """The class that suffers most, with and without; empty when no class can be compared."""
+    compared = [row for row in rows if not math.isnan(row.gap)]
+    if not compared or compared[0].gap >= 0:
+        return ""
+    row = compared[0]
+    name = plain(row.name)
+    return f"*{name}* is recognised in {rate(row.inside)} images that show it, and in {rate(row.outside)} that do not."
+
+
+def support(row: Finding) -> str:
+    """How often a feature occurs."""
+    return (
+        f"{count(row.n_regions, 'region')} in {count(row.n_images, 'image')}, "
+        f"{row.n_errors:,} of them classified wrongly ({percent(Rate(row.n_errors, row.n_images).share)})"
+    )
+
+
+def rule(row: Finding) -> str:
+    """Whether the paper's rule calls a feature suspicious."""
+    return "Flagged" if row.passes else "Not flagged"
+
+
+def crop_caption(crop: Crop) -> tuple[str, str]:
+    """Two lines under a crop: truth and prediction, then its contribution (empty where it is not known). Plain text."""
+    first = f"{crop.truth}, called so" if crop.right else f"{crop.truth}, called {crop.called}"
+    return first, "" if math.isnan(crop.contribution) else f"contribution {crop.contribution:+.1f}"
+
+
+def crop_alt(crop: Crop, whole: bool) -> str:
+    """What a screen reader says for a picture."""
+    what = (
+        f"Image {crop.image} with region {crop.region} outlined"
+        if whole
+        else f"Region {crop.region} of image {crop.image}"
+    )
+    return f"{what}: {crop_caption(crop)[0]}"
+
+
+CONTRIBUTION = (
+    "Contribution: how far the region pushes the image towards the wrong class (for a right answer: towards the "
+    "runner-up), in logits. It is measured by removing the region and classifying again; the most harmful come first."
+)
+
+
+# --- overview --------------------------------------------------------------------------------------------------------
+
+
+def headline(view: Overview) -> str:
+    """The state of an audit in one sentence."""
+    found = len(view.flagged)
+    if not view.findings:
+        return "No features were found: the regions form no groups. Try more images, or another way of cutting regions."
+    if not found:
+        return (
+            f"None of the {count(len(view.findings), 'feature')} is flagged: none explains errors as the rule asks. "
+            "This does not prove that the model uses no shortcut."
+        )
+    verb = "explains" if found == 1 else "explain"
+    return f"**{found} of {count(len(view.findings), 'feature')}** {verb} errors of this model."
+
+
+def worst(group: WorstGroup | None) -> str:
+    """The worst group in one sentence; empty without one."""
+    if group is None:
+        return ""
+    return (
+        f"The worst group is *{plain(group.class_name)}* with feature {group.feature}: {rate(group.rate)} right, "
+        f"against {rate(group.without)} without it."
+    )
+
+
+def noise(value: Rate) -> str:
+    """The share of regions outside every feature."""
+    return (
+        f"{rate(value)} regions look like no others and belong to no feature." if value.n else "There are no regions."
+    )
+
+
+def next_step(view: Overview) -> tuple[str, str]:
+    """What to do now: the page, and a sentence."""
+    if view.waiting:
+        verb = "waits" if len(view.waiting) == 1 else "wait"
+        return "review", f"{count(len(view.waiting), 'flagged feature')} {verb} for a person's decision."
+    if view.confirmed:
+        n = count(len(view.confirmed), "feature")
+        return "repair", f"{n} confirmed as spurious. The model can be fine-tuned not to use them."
+    if view.flagged:
+        return "export", "Every flagged feature is decided, and none was called spurious."
+    return "features", "Look through the features yourself: the rule is not a proof."
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def progress(job: Job, remaining: float | None) -> str:
+    """`Embedding regions: 400 of 1,000, about 3 min left`."""
+    if job.status == "queued" or not job.stage:
+        return "Starting …"
+    counted = f": {job.done:,} of {job.total:,}" if job.total > 1 else " …"
+    left = "" if remaining is None else f", about {duration(remaining)} left"
+    return f"{stage(job.stage)}{counted}{left}"
+
+
+# --- audits, selections, decisions -----------------------------------------------------------------------------------
+
+
+def audit_line(row: AuditRow) -> str:
+    """One line about an audit. Plain text."""
+    stages = "" if row.status == "finished" else f"{row.stages_done} of {len(STAGES)} stages · "
+    decided = f" · {count(row.decided, 'decision')}" if row.decided else ""
+    return f"{stages}{row.images} · model {row.model} · {moment(row.created)}{decided}"
+
+
+def selection(chosen: Chosen) -> str:
+    """`412 regions, 97 images, 61 wrong`."""
+    if not chosen.regions:
+        return "No region lies inside. Draw around some points."
+    return f"**{count(chosen.regions, 'region')}, {count(chosen.images, 'image')}, {chosen.wrong:,} wrong**"
+
+
+def selection_features(chosen: Chosen, rows: tuple[Finding, ...], limit: int = 4) -> str:
+    """What a selection is made of, the largest part first."""
+    titles = {row.feature: title(row) for row in rows}
+    parts = [f"{n:,} of {titles.get(feature, 'no feature')}" for feature, n in chosen.features[:limit]]
+    more = len(chosen.features) - limit
+    rest = f" and of {count(more, 'more feature')}" if more > 0 else ""
+    return plain(f"{', '.join(parts)}{rest}.")
+
+
+def past(verdict: Verdict) -> str:
+    """One decision of the history."""
+    written = " · ".join(part for part in (verdict.name, verdict.note) if part)
+    said = f": {plain(written)}" if written else ""
+    return f"**{DECISIONS[verdict.decision]}** by {plain(verdict.reviewer)}, {moment(verdict.at)}{said}"
+
+
+# --- before and after ------------------------------------------------------------------------------------------------
+
+
+def points(change: float) -> str:
+    """A change of a rate in percentage points; `n/a` where it is undefined."""
+    return "n/a" if math.isnan(change) else f"{round(100 * change):+d} points"
+
+
+def repaired(view: Comparison) -> str:
+    """What a fine-tuning did, in two or three sentences."""
+    parts = [f"Right on **{rate(view.overall.after)}** test images, before on {rate(view.overall.before)}."]
+    worst = view.worst_before
+    if worst is not None:
+        parts.append(
+            f"The worst group was *{plain(worst.name)}* with {rate(worst.before)} right; "
+            f"there it is now right on **{rate(worst.after)}**."
+        )
+    now = view.worst_after
+    if now is not None and worst is not None and now.name != worst.name:
+        parts.append(f"The worst group is now *{plain(now.name)}* with {rate(now.after)}.")
+    return " ".join(parts)
+
+
+def worse(view: Comparison) -> str:
+    """What got worse, or that nothing did."""
+    if not view.worse:
+        return "No group got worse."
+    top = view.worse[0]
+    return (
+        f"**{count(len(view.worse), 'group')} got worse.** Most: *{plain(top.name)}*, "
+        f"from {rate(top.before)} to {rate(top.after)}."
+    )
+
+
+METHODS = {
+    "ravl": "RAVL: region-aware loss and region exchange",
+    "paper": "The paper's region-aware loss",
+    "standard": "Plain fine-tuning, for comparison",
+}

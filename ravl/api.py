@@ -1,0 +1,134 @@
+"""What the command line and Python callers share: plain arguments in, a finished run or comparison out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ravl.config import (
+    AuditConfig,
+    ClusteringConfig,
+    EmbeddingConfig,
+    MitigationConfig,
+    PromptsConfig,
+    RegionsConfig,
+    digest,
+)
+from ravl.errors import ConfigError
+from ravl.tables import Report, Step, quiet
+
+if TYPE_CHECKING:
+    from ravl.store import AuditRun
+
+WORKSPACE = "ravl-workspace"
+"""Where audits are kept unless another folder is given."""
+
+
+def discover(
+    images: str | Path,
+    model: str | Path,
+    *,
+    classes: Sequence[str] = (),
+    templates: Sequence[str] = ("a photo of {}",),
+    tau: float | str = 0.07,
+    regions: str = "grid:2",
+    encoder: str = "auto",
+    clustering: str = "hdbscan",
+    cluster_on: str = "middle",
+    seed: int = 0,
+    device: str = "auto",
+    workspace: str | Path = WORKSPACE,
+    name: str = "audit",
+    report: Report = quiet,
+) -> AuditRun:
+    """Audit a vision-language model on labelled images and return the finished run.
+
+    images: a folder `class/image`, or a CSV or Parquet manifest `image_path,label[,caption]`. model: a `save_pretrained`
+    directory, a hub id, or `demo`. The other arguments are those of `ravl discover --help`. The same call on the same
+    content continues a run that was interrupted, and returns one that is finished.
+    Raises RavlError (ConfigError, DataError, ModelError, RunError) with one sentence that says what to do.
+    """
+    check_name(name)
+    config = AuditConfig(
+        images=str(Path(images).expanduser().resolve()),
+        model=str(model),
+        regions=RegionsConfig.parse(regions),
+        embedding=EmbeddingConfig(encoder=encoder),
+        prompts=PromptsConfig(tuple(classes), tuple(templates), tau),
+        clustering=ClusteringConfig(method=clustering, cluster_on=cluster_on),
+        seed=seed,
+    )
+    from dataclasses import replace
+
+    from ravl import audit, vlm
+    from ravl.store import open_workspace
+
+    folder = open_workspace(workspace)  # before the model is loaded: a typing error must not cost a minute
+    report(Step("model", 0, 1))
+    loaded = vlm.load(str(model), device)
+    report(Step("model", 1, 1))
+    return audit.discover(replace(config, model=loaded.name), loaded, folder, name, report)
+
+
+def mitigate(
+    run: AuditRun,
+    images: str | Path,
+    *,
+    test: str | Path | None = None,
+    features: Sequence[int] | None = None,
+    method: str = "ravl",
+    steps: int = 300,
+    batch_size: int = 128,
+    lr: float | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    device: str = "auto",
+    report: Report = quiet,
+) -> dict[str, Any]:
+    """Fine-tune the audited model so that it no longer relies on spurious features, and compare before with after.
+
+    images: the training set, in the forms that `discover` reads. test: held-out images for the comparison; without it the
+    audited images are used, which also choose the checkpoint. features: ids; by default those that people confirmed.
+    Returns the document of `ravl mitigate --json`. The same call continues an interrupted fine-tuning.
+    Raises RavlError as `discover` does.
+    """
+    from ravl import repair, vlm
+
+    chosen = confirmed_features(run) if features is None else {int(f): "" for f in features}
+    if not chosen and method != "standard":
+        raise ConfigError(
+            f"at least one feature must be confirmed as spurious, but {run.id} has none. "
+            "Decide with ravl verdict or on the Review page, or give --features."
+        )
+    known = set(run.features().feature.tolist())
+    if unknown := sorted(set(chosen) - known):
+        raise ConfigError(f"--features must be ids of {run.id}, got {unknown[0]}. There are {len(known)}: 0 .. {len(known) - 1}.")
+    config = MitigationConfig(
+        method=method, steps=steps, batch_size=batch_size, lr=lr, features=tuple(sorted(chosen)), seed=seed
+    )
+    train_path = Path(images).expanduser().resolve()
+    test_path = None if test is None else Path(test).expanduser().resolve()
+    settings = {"config": config.to_dict(), "train": str(train_path), "test": str(test_path or "")}
+    label = name or f"{method}-{digest(settings)}"
+    check_name(label)
+    report(Step("model", 0, 1))
+    loaded = vlm.load(run.config.model, device)
+    report(Step("model", 1, 1))
+    return repair.mitigate(run, loaded, train_path, test_path, chosen, config, run.mitigation(label), report)
+
+
+def confirmed_features(run: AuditRun) -> dict[int, str]:
+    """Ids and names of the features of a run that people hold to be spurious."""
+    from ravl.ledger import Ledger
+
+    ledger = Ledger(run.path.parents[1])
+    verdicts = ledger.verdicts(run.id)
+    ledger.close()
+    return {feature: v.name for feature, v in sorted(verdicts.items()) if v.decision == "spurious"}
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless a name can be part of a folder's name."""
+    if not name or len(name) > 80 or not all(c.isalnum() or c in "._-" for c in name) or name[0] in ".-":
+        raise ConfigError(f"--name must be letters, digits, dots, dashes or underscores (up to 80), got {name!r}.")

@@ -1,0 +1,108 @@
+"""`make bench`: what the stages cost, as ratios measured in one run on this machine. Nothing is asserted here.
+
+Writes `assets/bench.json`, which the README quotes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ravl import vlm
+from ravl.config import ClusteringConfig, RegionsConfig, ScoringConfig
+from ravl.discovery.clustering import cluster
+from ravl.discovery.regions import decompose
+from ravl.discovery.scoring import score_features
+from ravl.discovery.zero_shot import classify
+from ravl.planted.digits import CLASSES, SIDE, UNCORRELATED, digit_world
+
+BATCH, N_IMAGES, REPEATS = 64, 1000, 9
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    model = vlm.load("demo", "cpu")
+    world = digit_world("val", N_IMAGES, *UNCORRELATED, seed=0)
+    images = [Image.fromarray(pixels) for pixels in world.image]
+    sizes = np.full((N_IMAGES, 2), SIDE)
+    regions = decompose(model.view(sizes), RegionsConfig())
+    patches = model.patches(sizes[regions.image], regions.box)
+    pixels = model.pixels(images)
+    # blocks of images with the rows of their four regions
+    blocks = [(slice(a, a + BATCH), slice(4 * a, 4 * (a + BATCH))) for a in range(0, N_IMAGES, BATCH)]
+    owners = [torch.from_numpy(regions.image[rows].astype(np.int64) - own.start) for own, rows in blocks]
+
+    @torch.inference_mode()
+    def plain() -> None:
+        for own, _ in blocks:
+            model.module.get_image_features(pixels[own])
+
+    @torch.inference_mode()
+    def tokens() -> None:
+        for (own, rows), owner in zip(blocks, owners, strict=True):
+            model.region_vectors(pixels[own], owner, patches[rows])
+
+    crops = [(images[own], [regions.box[4 * i : 4 * i + 4] for i in range(own.start, min(own.stop, N_IMAGES))]) for own, _ in blocks]
+
+    def crop() -> None:
+        for block, boxes in crops:
+            model.encode_images([image.crop(tuple(box)) for image, own in zip(block, boxes, strict=True) for box in own])
+
+    base, by_tokens = interleaved(plain, tokens)
+    by_crop = min(timed(crop) for _ in range(2))
+
+    encoded = model.encode_regions(images, [regions.box[4 * i : 4 * i + 4] for i in range(N_IMAGES)], "tokens", 0.0)
+    text = model.encode_texts([f"a photo of {name}" for name in CLASSES])
+    zero_shot = classify(encoded.image, encoded.region, text, world.label, 0.07)
+
+    def find(method: str) -> Callable[[], None]:
+        def run() -> None:
+            config = ClusteringConfig(method=method)
+            found = cluster(encoded.feature, regions, len(CLASSES), config, np.random.default_rng(0))
+            score_features(regions, zero_shot, found.label, found.n_clusters, ScoringConfig())
+
+        return run
+
+    find("hdbscan")()  # imports and compiles
+    seconds = {method: statistics.median(timed(find(method)) for _ in range(3)) for method in ("hdbscan", "kmedoids")}
+    table = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "images": N_IMAGES,
+        "regions": len(regions),
+        "seconds_plain_forward": round(base, 3),
+        "ratio_tokens_to_plain_forward": round(by_tokens / base, 3),
+        "ratio_crop_with_preprocessing_to_plain_forward": round(by_crop / base, 3),
+        "seconds_hdbscan_and_scoring": round(seconds["hdbscan"], 3),
+        "seconds_kmedoids_and_scoring": round(seconds["kmedoids"], 3),
+    }
+    for name, value in table.items():
+        print(f"{name.replace('_', ' '):<50} {value}")
+    Path("assets/bench.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+def timed(work: Callable[[], None]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleaved(first: Callable[[], None], second: Callable[[], None]) -> tuple[float, float]:
+    """Median seconds of two pieces of work, measured in turn so that a busy machine slows both alike."""
+    first()
+    second()
+    pairs = [(timed(first), timed(second)) for _ in range(REPEATS)]
+    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,395 @@
+"""The `ravl` command: one function per sub-command. Exit code 0 done, 2 bad input, 1 failure.
+
+With `--json` one document goes to stdout and nothing else; progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ravl import __version__
+from ravl.api import WORKSPACE
+from ravl.config import (
+    DECISIONS,
+    AuditConfig,
+    ClusteringConfig,
+    EmbeddingConfig,
+    MitigationConfig,
+    PromptsConfig,
+    RegionsConfig,
+)
+from ravl.errors import ConfigError, RavlError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ravl.store import AuditRun
+    from ravl.tables import Report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except RavlError as error:
+        print(f"ravl: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ravl: interrupted; the same command continues.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        # the last line of defence: whatever is unforeseen is told in a sentence, and in full with RAVL_TRACEBACK=1
+        return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> int:
+    import os
+    import traceback
+
+    if os.environ.get("RAVL_TRACEBACK") or os.environ.get("RAVL_JOB"):
+        traceback.print_exception(error)
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    print(f"ravl: failed with {reason}. This is a fault of ravl; RAVL_TRACEBACK=1 shows where.", file=sys.stderr)
+    return 1
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+
+def discover(options: argparse.Namespace) -> int:
+    """Find what a model cheats on."""
+    from ravl import api
+
+    with _reporting(options) as report:
+        run = api.discover(
+            options.images,
+            options.model,
+            classes=_names(options.classes),
+            templates=options.template or PromptsConfig().templates,
+            tau=options.tau,
+            regions=options.regions,
+            encoder=options.encoder,
+            clustering=options.clustering,
+            cluster_on=options.cluster_on,
+            seed=options.seed,
+            device=options.device,
+            workspace=options.workspace,
+            name=options.name,
+            report=report,
+        )
+        _note_run(options, run.id)
+    _show(options, run)
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print the findings of a finished audit again."""
+    _show(options, _run(options))
+    return 0
+
+
+def verdict(options: argparse.Namespace) -> int:
+    """Record a person's decision about one feature."""
+    from ravl.discovery.scoring import pull_class_name
+    from ravl.ledger import Ledger, seen_digest
+
+    run = _run(options)
+    scores, clusters = run.features(), run.clustering()
+    if options.feature not in scores.feature:
+        raise ConfigError(
+            f"--feature must be one of the {len(scores)} features of {run.id} (0 .. {len(scores) - 1}), got {options.feature}."
+        )
+    seen = seen_digest((clusters.label == options.feature).nonzero()[0])
+    pull = pull_class_name(scores, options.feature, run.images().class_names)
+    ledger = Ledger(run.path.parents[1])
+    stored = ledger.add_verdict(
+        run.id, options.feature, pull, options.decision, options.reviewer, seen, options.name, options.note
+    )
+    ledger.close()
+    if options.json:
+        _print_json(vars(stored))
+    else:
+        print(f"Recorded: feature {stored.feature} of {run.id} is {stored.decision}, by {stored.reviewer} at {stored.at}.")
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the confirmed spurious features to a file."""
+    from ravl import export as exporting
+    from ravl.ledger import Ledger
+
+    run = _run(options)
+    ledger = Ledger(run.path.parents[1])
+    document = exporting.confirmed(run, ledger)
+    ledger.close()
+    out = Path(options.out).expanduser()
+    exporting.write(document, options.format, out)
+    if options.json:
+        _print_json({"run": run.id, "features": len(document["features"]), "out": str(out.resolve())})
+    else:
+        print(f"{len(document['features'])} confirmed features written to {out}.")
+    return 0
+
+
+def mitigate(options: argparse.Namespace) -> int:
+    """Fine-tune the audited model away from its confirmed spurious features, and compare."""
+    from ravl import api
+
+    run = _run(options)
+    _note_run(options, run.id)
+    features = None if options.features is None else _feature_ids(options.features)
+    with _reporting(options) as report:
+        result = api.mitigate(
+            run,
+            options.images,
+            test=options.test,
+            features=features,
+            method=options.method,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            seed=options.seed,
+            name=options.name,
+            device=options.device,
+            report=report,
+        )
+    if options.json:
+        _print_json(result)
+    else:
+        print(_comparison_text(result))
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Audit the built-in demo and open the dashboard with it."""
+    from ravl import api
+    from ravl.planted.digits import CLASSES, write_demo
+    from ravl.store import open_workspace
+    from ravl.tables import Step
+
+    if not options.audit_only:
+        _check_port(options.host, options.port)
+    workspace = open_workspace(options.workspace)
+    with _reporting(options) as report:
+        report(Step("data", 0, 1))
+        data = write_demo(workspace / "demo-data")
+        report(Step("data", 1, 1))
+        run = api.discover(
+            data / "val", "demo", classes=CLASSES, workspace=workspace, name="demo", report=report
+        )
+        _note_run(options, run.id)
+    if options.audit_only:
+        _show(options, run)
+        return 0
+    return _serve(options, workspace)
+
+
+def app(options: argparse.Namespace) -> int:
+    """Open the dashboard of a workspace."""
+    from ravl.store import open_workspace
+
+    _check_port(options.host, options.port)
+    return _serve(options, open_workspace(options.workspace))
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check this machine: versions, device, memory, port, workspace."""
+    from ravl.doctor import examine
+
+    checks = examine(options.workspace, options.host, options.port)
+    if options.json:
+        _print_json({check.name: {"ok": check.ok, "found": check.found, "advice": check.advice} for check in checks})
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<12} {check.found}")
+            if not check.ok:
+                print(f"      {'':<12} {check.advice}")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+# --- shared steps ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reporting(options: argparse.Namespace) -> Iterator[Report]:
+    from ravl import progress
+
+    if options.job is None:
+        with progress.terminal() as report:
+            yield report
+        return
+    from ravl.ledger import Ledger
+
+    ledger = Ledger(Path(options.workspace))
+    with progress.job_row(ledger, options.job) as report:
+        yield report
+
+
+def _note_run(options: argparse.Namespace, run: str) -> None:
+    if options.job is not None:
+        from ravl.ledger import Ledger
+
+        Ledger(Path(options.workspace)).update_job(options.job, run=run)
+
+
+def _run(options: argparse.Namespace) -> AuditRun:
+    from ravl.store import AuditRun
+
+    return AuditRun.find(options.workspace, options.run)
+
+
+def _show(options: argparse.Namespace, run: AuditRun) -> None:
+    from ravl.summary import findings, findings_text
+
+    document = findings(run)
+    if options.json:
+        _print_json(document)
+    else:
+        print(findings_text(document))
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
+def _feature_ids(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"--features must be ids separated by commas, such as 0,3, got {text!r}.")
+    return [int(part) for part in parts]
+
+
+def _comparison_text(result: dict[str, Any]) -> str:
+    def percent(value: float | None) -> str:
+        return "  n/a" if value is None else f"{100 * value:5.1f}"
+
+    before, after = result["before"], result["after"]
+    lines = ["", f"{'':<28}{'before':>8}{'after':>8}   images"]
+    n = sum(entry["n"] for entry in after["per_class"].values())
+    lines.append(f"{'overall':<28}{percent(before['overall']):>8}{percent(after['overall']):>8}   {n}")
+    for when, groups in (("before", before), ("after", after)):
+        worst = groups["worst_group"]
+        if worst is not None:
+            lines.append(f"worst group {when}: {worst['name']}, {percent(worst['accuracy']).strip()} % of {worst['n']}")
+    for name in after["per_class"]:
+        old, new = before["per_class"][name], after["per_class"][name]
+        lines.append(f"{name:<28}{percent(old['accuracy']):>8}{percent(new['accuracy']):>8}   {new['n']}")
+    lines.append(f"tuned model: {result['model']}")
+    return "\n".join(lines)
+
+
+def _check_port(host: str, port: int) -> None:
+    from ravl.doctor import loopback, port_problem
+
+    if not loopback(host):
+        print(f"ravl: {host} can be reached from other machines; there is no login.", file=sys.stderr)
+    if problem := port_problem(host, port):
+        raise ConfigError(problem)
+
+
+def _serve(options: argparse.Namespace, workspace: Path) -> int:
+    from ravl.serve import serve
+
+    return serve(workspace, options.host, options.port, open_browser=not options.no_browser)
+
+
+# --- options -----------------------------------------------------------------------------------------------------
+
+
+def _help(config: type[Any], name: str) -> str:
+    from dataclasses import fields
+
+    return next(str(item.metadata["help"]) for item in fields(config) if item.name == name).replace("%", "%%")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ravl", description="Find, confirm and repair the spurious features a vision-language model relies on."
+    )
+    parser.add_argument("--version", action="version", version=f"ravl-dashboard {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(function: Callable[[argparse.Namespace], int], *, json_too: bool = True, job: bool = False) -> Any:
+        text = (function.__doc__ or "").strip()
+        sub = commands.add_parser(function.__name__, help=text, description=text)
+        sub.set_defaults(command=function, job=None, json=False)
+        sub.add_argument("--workspace", default=WORKSPACE, metavar="DIR", help="where audits are kept (%(default)s)")
+        if json_too:
+            sub.add_argument("--json", action="store_true", help="print one JSON document")
+        if job:
+            sub.add_argument("--job", type=int, help=argparse.SUPPRESS)
+            sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+        return sub
+
+    def choice(sub: Any, flag: str, config: type[Any], field: str) -> None:
+        item = config.__dataclass_fields__[field]
+        sub.add_argument(flag, choices=item.metadata["choices"], default=item.default, help=_help(config, field))
+
+    sub = add(discover, job=True)
+    sub.add_argument("--images", required=True, metavar="PATH", help="folder class/image, or a manifest (CSV, Parquet)")
+    sub.add_argument("--model", required=True, metavar="REF", help="save_pretrained directory, hub id, or 'demo'")
+    sub.add_argument("--classes", metavar="A,B,C", help=_help(PromptsConfig, "classes"))
+    sub.add_argument("--template", action="append", metavar="TEXT", help="prompt with {} for the class; may be repeated")
+    sub.add_argument("--tau", type=_tau, default=PromptsConfig().tau, help=_help(PromptsConfig, "tau"))
+    sub.add_argument("--regions", default=str(RegionsConfig()), metavar="grid:K", help=_help(RegionsConfig, "k"))
+    choice(sub, "--encoder", EmbeddingConfig, "encoder")
+    choice(sub, "--clustering", ClusteringConfig, "method")
+    choice(sub, "--cluster-on", ClusteringConfig, "cluster_on")
+    sub.add_argument("--seed", type=int, default=0, help=_help(AuditConfig, "seed"))
+    sub.add_argument("--name", default="audit", help="what the run's folder is called first (%(default)s)")
+
+    sub = add(show)
+    sub.add_argument("--run", required=True, help="a run's id, or its beginning")
+
+    sub = add(verdict)
+    sub.add_argument("--run", required=True, help="a run's id, or its beginning")
+    sub.add_argument("--feature", required=True, type=int, metavar="ID", help="feature id")
+    sub.add_argument("--decision", required=True, choices=DECISIONS)
+    sub.add_argument("--reviewer", required=True, metavar="NAME", help="who decides")
+    sub.add_argument("--name", default="", metavar="TEXT", help="what the feature shows")
+    sub.add_argument("--note", default="", metavar="TEXT", help="why")
+
+    sub = add(export)
+    sub.add_argument("--run", required=True, help="a run's id, or its beginning")
+    sub.add_argument("--format", choices=("json", "csv"), default="json")
+    sub.add_argument("--out", required=True, metavar="FILE")
+
+    sub = add(mitigate, job=True)
+    sub.add_argument("--run", required=True, help="a run's id, or its beginning")
+    sub.add_argument("--images", required=True, metavar="TRAIN", help="training images: folder or manifest")
+    sub.add_argument("--test", metavar="TEST", help="held-out images for the comparison")
+    sub.add_argument("--features", metavar="IDS", help="feature ids, such as 0,3 (default: those confirmed)")
+    choice(sub, "--method", MitigationConfig, "method")
+    for flag, field, kind in (("--steps", "steps", int), ("--batch-size", "batch_size", int), ("--lr", "lr", float)):
+        default = MitigationConfig.__dataclass_fields__[field].default
+        sub.add_argument(flag, type=kind, default=default, help=_help(MitigationConfig, field))
+    sub.add_argument("--seed", type=int, default=0, help=_help(MitigationConfig, "seed"))
+    sub.add_argument("--name", help="what the result is called (default: method and digest of the settings)")
+
+    for function, json_too in ((demo, True), (app, False), (doctor, True)):
+        sub = add(function, json_too=json_too, job=function is demo)
+        sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+        sub.add_argument("--port", type=int, default=8501, help="port to listen on (%(default)s)")
+        if function is not doctor:
+            sub.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+        if function is demo:
+            sub.add_argument("--audit-only", action="store_true", help="print the findings and stop")
+    return parser
+
+
+def _tau(text: str) -> float | str:
+    return text if text == "model" else float(text)

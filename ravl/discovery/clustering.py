@@ -1,0 +1,358 @@
+"""Regions that look alike are grouped into features, and new regions are assigned to them by a saved rule.
+
+The space: the mean of each region position is subtracted (a transformer's tokens carry where they are), the rest is
+normalised, projected on the principal axes, and normalised again. So every vector is a direction, and one geometry
+serves all: for unit vectors |a - b|^2 = 2 (1 - cos), so that the euclidean distance of HDBSCAN, the cosine of K-Medoids
+and the cosine of the assignment rule order pairs alike. Without the last normalisation, regions that the axes say
+little about would gather at the origin and form a dense cluster of nothing.
+
+Deviation: Varma et al. 2024 run K-Medoids on the final embeddings as they are. Both algorithms are here; HDBSCAN is the
+default since it may leave regions without a feature, as noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl.config import ClusteringConfig
+from ravl.discovery.zero_shot import unit
+from ravl.tables import NOISE, Clustering, Regions
+
+CLARA_ABOVE = 10_000
+"""Vectors above which K-Medoids looks for its medoids in random samples."""
+CLARA_SAMPLE = 5_000
+MAX_CANDIDATES = 32
+"""Numbers of clusters that K-Medoids tries."""
+MEMBER_PERCENTILE = 5
+_BLOCK = 8192
+_ZERO = 1e-6
+"""Length, relative to the vector it is left over from, below which a difference is rounding and has no direction."""
+
+Vectors = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+def cluster(
+    features: NDArray[Any], regions: Regions, n_classes: int, config: ClusteringConfig, rng: np.random.Generator
+) -> Clustering:
+    """Group regions into features.
+
+    HDBSCAN: euclidean, excess of mass, `min_samples`, smallest cluster max(15, 0.5 % of the regions) unless given.
+    K-Medoids: cosine, k-medoids++ seeding, `restarts`; k by silhouette over [2Y, 5Y) (Varma et al. 2024) unless given.
+    Ids fall with size (equal sizes: the smallest member first). The medoid is the member with the largest mean cosine
+    to all members. Strength is HDBSCAN's membership probability, or the cosine to the medoid.
+
+    Above `max_fit` regions the algorithm sees a sample, spread evenly over the positions; the rest is assigned by the
+    rule of `assign`, and medoids and thresholds are those of the sample. A given smallest size shrinks with the sample.
+    Regions equal to the mean of their position have no direction and are noise.
+
+    features: (R, M), may be a float16 memory map; never held in float32 as a whole beyond `max_fit` rows.
+    Raises ValueError for a wrong shape or values that are not finite.
+    """
+    if features.ndim != 2 or len(features) != len(regions):
+        raise ValueError(f"features must have shape ({len(regions)}, M), one row per region, got {features.shape}.")
+    position = _position_row(regions.position, int(regions.position.max(initial=0)) + 1)
+    means = _position_means(features, position)
+    center = np.zeros(features.shape[1], np.float32)  # what is left after the position means has mean 0
+    fit = _sample(position, config.max_fit, rng)
+    residual = _residuals(features[fit], position[fit], means, center)
+    axes = _principal_axes(residual, config.n_components)
+    vectors = _directions(residual, axes)
+    usable = np.flatnonzero(vectors.any(1))
+    fit, vectors = fit[usable], vectors[usable]
+
+    if config.method == "hdbscan":
+        found, firmness = _hdbscan(vectors, len(features), config)
+    else:
+        found, firmness = _kmedoids(vectors, n_classes, config, rng), None
+    medoids = _medoids(vectors.astype(np.float64), found)
+    cosine = _own_cosine(vectors, medoids, found)
+    lowest = [np.percentile(cosine[found == c], MEMBER_PERCENTILE) - _ZERO for c in range(len(medoids))]
+
+    label = np.full(len(features), NOISE, np.int32)
+    strength = np.zeros(len(features), np.float32)
+    label[fit], strength[fit] = found, cosine if firmness is None else firmness
+    rule = Clustering(
+        label, strength, fit[medoids].astype(np.int32), means, center, axes, vectors[medoids], np.array(lowest)
+    )
+    rest = np.setdiff1d(np.arange(len(features)), fit)
+    label[rest], strength[rest] = _join(rule, features, position, rest)
+    return _by_size(rule, label, strength.clip(0, 1))
+
+
+def reduce(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> Vectors:
+    """(n, K) float32 unit vectors of regions in the space of the clustering; zeros where a region has no direction.
+
+    features: (n, M), float16 or wider. position: (n,) as in `Regions`; -1 is allowed where the run has one shared mean.
+    Raises ValueError for a position without a mean, wrong shapes, or values that are not finite.
+    """
+    _check_rows(clustering, features, position)
+    row = _position_row(position, len(clustering.position_mean))
+    blocks = [vectors for _, vectors in _blocks(clustering, features, row, np.arange(len(features)))]
+    return np.concatenate(blocks) if blocks else np.zeros((0, len(clustering.components)), np.float32)
+
+
+def assign(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """(n,) feature id of new regions: the nearest medoid if the cosine reaches its `min_similarity`, else NOISE.
+
+    By construction about 5 % of a cluster's own regions would not join it again. Arguments and Raises as in `reduce`.
+    """
+    _check_rows(clustering, features, position)
+    row = _position_row(position, len(clustering.position_mean))
+    return _join(clustering, features, row, np.arange(len(features)))[0]
+
+
+# --- the space ------------------------------------------------------------------------------------------------------
+
+
+def _position_row(position: NDArray[np.integer[Any]], n_rows: int) -> Labels:
+    """Row of the position means for each region; regions without positions (-1) share the only row."""
+    row = np.asarray(position, np.int64)
+    if n_rows == 1:
+        row = np.where(row == -1, 0, row)
+    if len(row) and not 0 <= row.min() <= row.max() < n_rows:
+        raise ValueError(f"position must lie in 0 .. {n_rows - 1}, got {row.min()} .. {row.max()}.")
+    return row
+
+
+def _position_means(features: NDArray[Any], position: Labels) -> Vectors:
+    """(P, M) mean vector per position; the mean of all where a position has no region. Refuses NaN and infinity."""
+    n_rows = int(position.max(initial=0)) + 1
+    total = np.zeros((n_rows, features.shape[1]))
+    for start in range(0, len(features), _BLOCK):
+        block = np.asarray(features[start : start + _BLOCK], np.float64)
+        broken = ~np.isfinite(block).all(1)
+        if broken.any():
+            raise ValueError(f"features must be finite, got NaN or infinity in row {start + int(broken.argmax())}.")
+        rows = position[start : start + _BLOCK]
+        for p in np.unique(rows):
+            total[p] += block[rows == p].sum(0)
+    count = np.bincount(position, minlength=n_rows)[:, None]
+    overall = total.sum(0) / max(len(features), 1)
+    return np.where(count > 0, total / np.maximum(count, 1), overall).astype(np.float32)
+
+
+def _sample(position: Labels, size: int, rng: np.random.Generator) -> Labels:
+    """At most `size` rows, rising; each position is represented by its share, to within one row."""
+    if len(position) <= size:
+        return np.arange(len(position))
+    shuffled = np.lexsort((rng.random(len(position)), position))
+    return np.sort(shuffled[np.arange(size) * len(position) // size])
+
+
+def _residuals(features: NDArray[Any], position: Labels, means: Vectors, center: Vectors) -> Vectors:
+    """Unit vectors of what is left of each feature without its position's mean; zero where that is only rounding."""
+    rows = np.asarray(features, np.float32)
+    if not np.isfinite(rows).all():
+        raise ValueError("features must be finite, got NaN or infinity. Check the model's region features.")
+    left = rows - means[position] - center
+    left[np.linalg.norm(left, axis=1) <= _ZERO * np.linalg.norm(rows, axis=1)] = 0
+    return unit(left)
+
+
+def _principal_axes(residual: Vectors, n_components: int) -> Vectors:
+    """(K, M) leading eigenvectors of the second moment, at least one and no more than its rank; largest entry positive.
+
+    The directions are not centred a second time: they are differences from a mean already.
+    """
+    moment = residual.T.astype(np.float64) @ residual.astype(np.float64)
+    value, vector = np.linalg.eigh(moment)  # rising
+    rank = int(np.count_nonzero(value > 1e-10 * max(value[-1], 1e-300))) if len(value) else 0
+    axes = vector[:, ::-1][:, : max(1, min(n_components, rank))].T
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], axis=1)
+    return (axes * np.where(largest < 0, -1, 1)).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _directions(residual: Vectors, axes: Vectors) -> Vectors:
+    reduced = residual @ axes.T
+    reduced[np.linalg.norm(reduced, axis=1) <= _ZERO] = 0
+    return unit(reduced)
+
+
+def _check_rows(clustering: Clustering, features: NDArray[Any], position: NDArray[Any]) -> None:
+    expected = (len(position), len(clustering.center))
+    if features.shape != expected:
+        raise ValueError(f"features must have shape {expected}, one row per position, got {features.shape}.")
+
+
+def _blocks(
+    clustering: Clustering, features: NDArray[Any], position: Labels, rows: Labels
+) -> Iterator[tuple[slice, Vectors]]:
+    """Unit vectors of the chosen rows, block by block, with their place among the chosen."""
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        left = _residuals(features[block], position[block], clustering.position_mean, clustering.center)
+        yield slice(start, start + len(block)), _directions(left, clustering.components)
+
+
+def _join(
+    clustering: Clustering, features: NDArray[Any], position: Labels, rows: Labels
+) -> tuple[NDArray[np.int32], Vectors]:
+    """Feature id by the rule of `assign`, and cosine to its medoid (0 for noise), of the chosen rows."""
+    label = np.full(len(rows), NOISE, np.int32)
+    closeness = np.zeros(len(rows), np.float32)
+    for place, vectors in _blocks(clustering, features, position, rows):
+        if not clustering.n_clusters:
+            continue
+        cosine = vectors @ clustering.medoid_vector.T
+        nearest, best = cosine.argmax(1), cosine.max(1)
+        joins = (best >= clustering.min_similarity[nearest]) & vectors.any(1)
+        label[place], closeness[place] = np.where(joins, nearest, NOISE), np.where(joins, best, 0)
+    return label, closeness
+
+
+def _by_size(rule: Clustering, label: NDArray[np.int32], strength: Vectors) -> Clustering:
+    """The same clustering with its ids by falling size; equal sizes by the smallest member."""
+    n = rule.n_clusters
+    size = np.bincount(label[label != NOISE], minlength=n)
+    smallest = np.full(n, len(label))
+    np.minimum.at(smallest, label[label != NOISE], np.flatnonzero(label != NOISE))
+    order = np.lexsort((smallest, -size))
+    new_id = np.empty(n + 1, np.int32)
+    new_id[order], new_id[NOISE] = np.arange(n), NOISE  # the last entry stands for noise
+    return Clustering(
+        new_id[label],
+        strength,
+        rule.medoid[order],
+        rule.position_mean,
+        rule.center,
+        rule.components,
+        rule.medoid_vector[order],
+        rule.min_similarity[order],
+    )
+
+
+# --- the algorithms -------------------------------------------------------------------------------------------------
+
+
+def _hdbscan(vectors: Vectors, n_regions: int, config: ClusteringConfig) -> tuple[Labels, Vectors]:
+    n = len(vectors)
+    size = config.min_cluster_size
+    least = max(15, math.ceil(0.005 * n)) if size is None else max(2, round(size * min(1.0, n / max(n_regions, 1))))
+    if n < max(least, config.min_samples + 1):
+        return np.full(n, NOISE), np.zeros(n, np.float32)
+    from hdbscan import HDBSCAN
+
+    model = HDBSCAN(
+        min_cluster_size=least,
+        min_samples=config.min_samples,
+        metric="euclidean",
+        cluster_selection_method="eom",
+        core_dist_n_jobs=1,  # more would start processes
+    ).fit(vectors.astype(np.float64))
+    return model.labels_.astype(np.int64), model.probabilities_.astype(np.float32)
+
+
+def _medoids(vectors: NDArray[Any], label: Labels) -> Labels:
+    """(C,) for each cluster 0 .. C - 1, none empty, the member with the largest dot product with the members' sum.
+
+    For unit vectors this is exactly the member with the smallest summed cosine distance. The first one of equals.
+    """
+    members = np.flatnonzero(label != NOISE)
+    if not len(members):
+        return members
+    order = members[np.argsort(label[members], kind="stable")]
+    starts = np.searchsorted(label[order], np.arange(label.max() + 1))
+    sums = np.add.reduceat(vectors[order], starts)
+    closeness = np.einsum("nk,nk->n", vectors[order], sums[label[order]])
+    return order[np.lexsort((-closeness, label[order]))[starts]]
+
+
+def _own_cosine(vectors: Vectors, medoids: Labels, label: Labels) -> Vectors:
+    """(n,) cosine of every vector to its cluster's medoid; 0 for noise."""
+    if not len(medoids):
+        return np.zeros(len(vectors), np.float32)
+    return np.where(label == NOISE, 0, np.einsum("nk,nk->n", vectors, vectors[medoids][label]))
+
+
+def _kmedoids(vectors: Vectors, n_classes: int, config: ClusteringConfig, rng: np.random.Generator) -> Labels:
+    """Labels of unit vectors by K-Medoids with cosine distance; clusters 0 .. C - 1, none empty.
+
+    Deviation: at most MAX_CANDIDATES values of k, evenly spread over [2Y, 5Y), are compared, each from one start. Above
+    CLARA_ABOVE vectors the medoids are sought in a random sample per restart (CLARA, Kaufman and Rousseeuw 1990), and
+    the sample whose medoids suit all vectors best is kept.
+    """
+    n = len(vectors)
+    if n == 0:
+        return np.zeros(0, np.int64)
+    whole = n <= CLARA_ABOVE
+    sample = vectors if whole else vectors[rng.choice(n, CLARA_SAMPLE, replace=False)]
+    k = config.k or _choose_k(sample, n_classes, rng)
+    k = min(k, max(1, len(sample) // 2))
+    best, cost = np.zeros(n, np.int64), math.inf
+    for _ in range(config.restarts):
+        if not whole:
+            sample = vectors[rng.choice(n, CLARA_SAMPLE, replace=False)]
+        medoids = sample[_medoids(sample, _alternate(sample, k, rng))]
+        cosine = vectors @ medoids.T
+        total = float(np.sum(1 - cosine.max(1), dtype=np.float64))
+        if total < cost:
+            best, cost = cosine.argmax(1), total
+    return np.unique(best, return_inverse=True)[1]
+
+
+def _choose_k(vectors: Vectors, n_classes: int, rng: np.random.Generator) -> int:
+    low, high = 2 * max(n_classes, 1), 5 * max(n_classes, 1) - 1
+    spread = np.linspace(low, high, min(MAX_CANDIDATES, high - low + 1)).round().astype(int)
+    candidates = np.unique(spread.clip(1, max(1, len(vectors) // 2)))
+    if len(candidates) == 1:
+        return int(candidates[0])
+    return int(candidates[np.argmax([silhouette(vectors, _alternate(vectors, int(k), rng)) for k in candidates])])
+
+
+def _alternate(vectors: Vectors, k: int, rng: np.random.Generator, steps: int = 100) -> Labels:
+    """One run of K-Medoids: assign to the nearest medoid, move to the exact medoids, until nothing changes."""
+    medoids = _seed(vectors, k, rng)
+    label = np.zeros(len(vectors), np.int64)
+    for _ in range(steps):
+        # equal medoids leave one cluster empty: it is dropped
+        label = np.unique((vectors @ vectors[medoids].T).argmax(1), return_inverse=True)[1]
+        moved = _medoids(vectors, label)
+        if np.array_equal(moved, medoids):
+            break
+        medoids = moved
+    return label
+
+
+def _seed(vectors: Vectors, k: int, rng: np.random.Generator) -> Labels:
+    """k-medoids++: each next medoid is drawn with probability proportional to its distance 1 - cos to the nearest one.
+
+    1 - cos is half the squared euclidean distance, so this is the k-means++ rule (Arthur and Vassilvitskii 2007).
+    Fewer than k when there are fewer distinct vectors.
+    """
+    chosen = [int(rng.integers(len(vectors)))]
+    distance = np.full(len(vectors), np.inf)
+    while len(chosen) < k:
+        distance = np.minimum(distance, 1 - vectors @ vectors[chosen[-1]].astype(np.float64))
+        weight = np.where(distance > _ZERO, distance, 0)
+        if not weight.any():
+            break
+        chosen.append(int(rng.choice(len(vectors), p=weight / weight.sum())))
+    return np.array(chosen)
+
+
+def silhouette(vectors: NDArray[Any], label: Labels) -> float:
+    """Mean silhouette (Rousseeuw 1987) of unit vectors with the distance 1 - cos; NaN-free, 0 for a single cluster.
+
+    Exact, at the cost of one matrix product: a vector's mean distance to a cluster is 1 minus its dot product with the
+    cluster's sum over its size. A vector alone in its cluster counts 0.
+    """
+    size = np.bincount(label)
+    if len(size) < 2:
+        return 0.0
+    sums = np.zeros((len(size), vectors.shape[1]), vectors.dtype)
+    np.add.at(sums, label, vectors)
+    rows = np.arange(len(label))
+    product = vectors @ sums.T
+    own = size[label]
+    within = (own - product[rows, label]) / np.maximum(own - 1, 1)
+    other = 1 - product / size
+    other[rows, label] = np.inf
+    between = other.min(1)
+    scale = np.maximum(np.maximum(within, between), 1e-12)
+    return float(np.where(own > 1, (between - within) / scale, 0).mean())

@@ -1,0 +1,54 @@
+"""Images and their regions as vectors, block by block, by a model that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ravl.config import EmbeddingConfig
+from ravl.data import load_images
+from ravl.discovery.regions import choose_encoder
+from ravl.tables import ImageSet, Regions, Report, Step, quiet
+from ravl.vlm.interface import Encoded, VisionLanguageModel
+
+
+def encode(
+    vlm: VisionLanguageModel,
+    images: ImageSet,
+    regions: Regions,
+    config: EmbeddingConfig,
+    start: int = 0,
+    report: Report = quiet,
+    stage: str = "embeddings",
+) -> Iterator[tuple[int, Encoded]]:
+    """Yield (images done, embeddings of the block) from image `start` on.
+
+    Blocks always hold `config.batch_size` images from a multiple of it, so that a continued pass computes the same
+    blocks, hence the same bits, as an unbroken one. Raises ConfigError when regions are too small for `tokens`.
+    """
+    size = images.size[regions.image]
+    encoder = choose_encoder(config.encoder, vlm.patch_counts(size, regions.box))
+    for first in range(start, len(images), config.batch_size):
+        block = range(first, min(first + config.batch_size, len(images)))
+        boxes = [regions.box[regions.rows_of(i)] for i in block]
+        yield block.stop, vlm.encode_regions(load_images(images, block), boxes, encoder, config.context)
+        report(Step(stage, block.stop, len(images)))
+
+
+def encode_all(
+    vlm: VisionLanguageModel,
+    images: ImageSet,
+    regions: Regions,
+    config: EmbeddingConfig,
+    report: Report = quiet,
+    stage: str = "embeddings",
+) -> Encoded:
+    """All blocks in memory: image (I, D), region (R, D), feature (R, M), float32."""
+    blocks = [block for _, block in encode(vlm, images, regions, config, 0, report, stage)]
+    if not blocks:
+        return Encoded(np.zeros((0, vlm.dim)), np.zeros((0, vlm.dim)), np.zeros((0, vlm.feature_dim)))
+    image, region, feature = (
+        np.concatenate([getattr(b, part) for b in blocks]) for part in ("image", "region", "feature")
+    )
+    return Encoded(image, region, feature)

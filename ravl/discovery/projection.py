@@ -1,0 +1,91 @@
+"""A two-dimensional map of all regions, for looking at. It is never in the path of a decision."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl.config import ProjectionConfig
+from ravl.discovery.clustering import reduce
+from ravl.tables import Clustering, Regions
+
+MAX_FIT = 20_000
+"""Regions that UMAP lays out, single-threaded; the others are placed among their neighbours."""
+NEIGHBOURS_TO_PLACE = 5
+_BLOCK = 1024
+
+
+def project(
+    features: NDArray[Any], clustering: Clustering, regions: Regions, config: ProjectionConfig, seed: int
+) -> NDArray[np.float32]:
+    """(R, 2) float32 finite map coordinates: a seeded UMAP (McInnes et al. 2018) of the space that was clustered.
+
+    Distances are euclidean between unit vectors, which order as cosines do. UMAP starts from the first principal axes
+    and runs on one thread, so that equal input and seed give equal maps. Above MAX_FIT regions it lays out a random
+    sample, and every other region goes to the mean place of its NEIGHBOURS_TO_PLACE nearest sampled ones.
+    With fewer than n_neighbors + 2 different regions UMAP has nothing to lay out, and the map is the first two
+    principal coordinates (0 where there are none).
+
+    features: (R, M), may be a float16 memory map. Raises ValueError as `reduce` does.
+    """
+    vectors = reduce(clustering, features, regions.position)
+    chosen = np.arange(len(vectors))
+    if len(vectors) > MAX_FIT:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), MAX_FIT, replace=False))
+    if len(np.unique(vectors[chosen], axis=0)) < config.n_neighbors + 2:
+        flat = np.zeros((len(vectors), 2), np.float32)
+        flat[:, : min(2, vectors.shape[1])] = vectors[:, :2]
+        return flat
+    layout = _umap(vectors[chosen], config, seed)
+    if len(chosen) == len(vectors):
+        return layout
+    places: NDArray[np.float32] = layout[nearest(vectors, vectors[chosen], NEIGHBOURS_TO_PLACE)[0]].mean(1)
+    places[chosen] = layout
+    return places
+
+
+def _umap(vectors: NDArray[np.float32], config: ProjectionConfig, seed: int) -> NDArray[np.float32]:
+    with warnings.catch_warnings():
+        # without TensorFlow, which only its parametric variant needs, umap warns on import
+        warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
+        from umap import UMAP
+
+    # exact neighbours by matrix products: umap's own search takes 15 s for 4000 regions (a Python call per pair)
+    index, cosine = nearest(vectors, vectors, config.n_neighbors + 1)
+    own = index == np.arange(len(vectors))[:, None]
+    # every region is its own first neighbour at distance 0, also where another one is equal to it
+    others = np.argsort(own, axis=1, kind="stable")[:, : config.n_neighbors - 1]
+    index = np.column_stack([np.arange(len(vectors)), np.take_along_axis(index, others, 1)])
+    distance = np.sqrt(np.maximum(2 - 2 * np.take_along_axis(cosine, others, 1), 0))
+    distance = np.column_stack([np.zeros(len(vectors), np.float32), distance])
+    with warnings.catch_warnings():
+        # nothing is transformed later, so no search index is needed
+        warnings.filterwarnings("ignore", r"precomputed_knn\[2\]", UserWarning)
+        model = UMAP(
+            n_neighbors=config.n_neighbors,
+            min_dist=config.min_dist,
+            init="pca",  # the spectral start is slower, and fails with a warning where the graph falls into parts
+            precomputed_knn=(index, distance),
+            random_state=seed,
+            n_jobs=1,
+        )
+        return np.asarray(model.fit_transform(vectors), np.float32)
+
+
+def nearest(
+    vectors: NDArray[np.float32], among: NDArray[np.float32], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(len(vectors), n) rows of `among` with the largest dot products, best first, and these products."""
+    index = np.empty((len(vectors), n), np.int64)
+    product = np.empty((len(vectors), n), np.float32)
+    for start in range(0, len(vectors), _BLOCK):
+        block = vectors[start : start + _BLOCK] @ among.T
+        some = np.argpartition(-block, n - 1, axis=1)[:, :n]
+        values = np.take_along_axis(block, some, 1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        index[start : start + _BLOCK] = np.take_along_axis(some, order, 1)
+        product[start : start + _BLOCK] = np.take_along_axis(values, order, 1)
+    return index, product

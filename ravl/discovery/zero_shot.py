@@ -1,0 +1,94 @@
+"""Zero-shot classification of images and of regions, by the cosine of their embeddings with those of class prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl.config import PromptsConfig
+from ravl.errors import ConfigError
+from ravl.tables import ZeroShot
+from ravl.vlm.interface import VisionLanguageModel
+
+_BLOCK = 8192
+"""Rows converted to float32 at a time: 8192 x 1024 x 4 bytes = 32 MiB."""
+_TEXTS = 256
+"""Prompts per call of the text tower."""
+
+
+def unit(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Rows scaled to unit length, float32; rows of zeros stay zero."""
+    rows = np.asarray(rows, np.float32)
+    norm = np.linalg.norm(rows, axis=-1, keepdims=True)
+    out: NDArray[np.float32] = np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0)
+    return out
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the last axis; the largest logit is subtracted first, so that nothing overflows."""
+    power = np.exp(logits - logits.max(-1, keepdims=True))
+    out: NDArray[np.float32] = power / power.sum(-1, keepdims=True)
+    return out
+
+
+def class_vectors(vlm: VisionLanguageModel, class_names: Sequence[str], prompts: PromptsConfig) -> NDArray[np.float32]:
+    """(Y, D) unit vector of every class: the mean over the templates of the unit prompt embeddings, normalised again.
+
+    Underscores in a class name become spaces. `prompts.classes`, where given, are used in place of `class_names`.
+    Averaging over templates is the rule of CLIP's own zero-shot classifier (Radford et al. 2021).
+
+    Raises ConfigError when `prompts.classes` and `class_names` differ in number.
+    """
+    names = prompts.classes or tuple(class_names)
+    if len(names) != len(class_names):
+        raise ConfigError(
+            f"classes must name the {len(class_names)} classes of the image set in label order, got {len(names)}: "
+            f"{', '.join(names)}. The image set has {', '.join(class_names)}."
+        )
+    spoken = [name.replace("_", " ") for name in names]
+    total = np.zeros((len(names), vlm.dim), np.float32)
+    for template in prompts.templates:
+        # not str.format: a class name or template may hold other braces
+        texts = [template.replace("{}", name) for name in spoken]
+        for start in range(0, len(texts), _TEXTS):
+            total[start : start + _TEXTS] += unit(vlm.encode_texts(texts[start : start + _TEXTS]))
+    return unit(total)
+
+
+def classify(
+    image_vec: NDArray[Any], region_vec: NDArray[Any], text: NDArray[Any], label: NDArray[np.integer[Any]], tau: float
+) -> ZeroShot:
+    """Class probabilities softmax_y(cos(v, text_y) / tau) of images and of regions (Varma et al. 2024).
+
+    Vectors are normalised here, because float16 storage costs them their exact length.
+
+    image_vec: (I, D); region_vec: (R, D), may be a float16 memory map; text: (Y, D); label: (I,); tau > 0.
+    Raises ValueError for wrong shapes, values that are not finite, no class, or a tau that is not positive.
+    """
+    text = np.asarray(text, np.float32)
+    if not tau > 0:
+        raise ValueError(f"tau must be positive, got {tau}.")
+    if text.ndim != 2 or not len(text):
+        raise ValueError(f"text must have shape (Y, D) with at least one class, got {text.shape}.")
+    if len(label) != len(image_vec):
+        raise ValueError(f"label must have one entry per image, got {len(label)} for {len(image_vec)} images.")
+    image = _probabilities("image_vec", image_vec, text, tau)
+    region = _probabilities("region_vec", region_vec, text, tau)
+    return ZeroShot(image, region, np.asarray(label, np.int16))
+
+
+def _probabilities(name: str, rows: NDArray[Any], text: NDArray[np.float32], tau: float) -> NDArray[np.float32]:
+    out = np.empty((len(rows), len(text)), np.float32)
+    if len(rows) and rows.shape[1:] != text.shape[1:]:
+        raise ValueError(f"{name} must have shape (n, {text.shape[1]}) like the text vectors, got {rows.shape}.")
+    directions = unit(text).T
+    for start in range(0, len(rows), _BLOCK):
+        block = np.asarray(rows[start : start + _BLOCK], np.float32)
+        broken = ~np.isfinite(block).all(1)
+        if broken.any():
+            raise ValueError(f"{name} must be finite, got NaN or infinity in row {start + int(broken.argmax())}.")
+        out[start : start + _BLOCK] = softmax(unit(block) @ directions / np.float32(tau))
+    return out

@@ -1,0 +1,242 @@
+"""People's decisions and jobs: SQLAlchemy Core on SQLite in WAL mode.
+
+Verdicts are append-only: the database itself refuses to change or delete one. One job runs per device: a partial
+unique index refuses a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from ravl.config import DECISIONS
+from ravl.errors import ConfigError, RunError
+from ravl.tables import Verdict
+
+WITHDRAWN = "withdrawn"
+ACTIVE = ("queued", "running")
+ENDED = ("done", "failed", "cancelled", "lost")
+
+_meta = sa.MetaData()
+_verdicts = sa.Table(
+    "verdicts",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.String, nullable=False, index=True),
+    sa.Column("feature", sa.Integer, nullable=False),
+    sa.Column("pull_class", sa.String, nullable=False),
+    sa.Column("decision", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("note", sa.String, nullable=False),
+    sa.Column("reviewer", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("seen", sa.String, nullable=False),
+)
+_jobs = sa.Table(
+    "jobs",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("title", sa.String, nullable=False),
+    sa.Column("arguments", sa.String, nullable=False),
+    sa.Column("device", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("run", sa.String, nullable=False, server_default=""),
+    sa.Column("stage", sa.String, nullable=False, server_default=""),
+    sa.Column("done", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("total", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("facts", sa.String, nullable=False, server_default="{}"),
+    sa.Column("reason", sa.String, nullable=False, server_default=""),
+    sa.Column("log", sa.String, nullable=False, server_default=""),
+    sa.Column("pid", sa.Integer),
+    sa.Column("pid_started", sa.Float),
+    sa.Column("created", sa.String, nullable=False),
+    sa.Column("started", sa.String),
+    sa.Column("stage_started", sa.String),
+    sa.Column("heartbeat", sa.String),
+    sa.Column("finished", sa.String),
+)
+sa.Index("one_job_per_device", _jobs.c.device, unique=True, sqlite_where=_jobs.c.status.in_(ACTIVE))
+
+_APPEND_ONLY = (
+    "CREATE TRIGGER IF NOT EXISTS verdicts_{0} BEFORE {0} ON verdicts BEGIN SELECT RAISE(ABORT, 'verdicts are append-only'); END"
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the job table. Times are UTC, ISO 8601; None where it has not happened yet.
+
+    status: queued, running, done, failed, cancelled, or lost (its process is gone). arguments: of `python -m ravl`.
+    pid_started: start time of the process in seconds since the epoch, which tells it from a later one with its pid.
+    """
+
+    id: int
+    kind: str
+    title: str
+    arguments: tuple[str, ...]
+    device: str
+    status: str
+    run: str
+    stage: str
+    done: int
+    total: int
+    facts: dict[str, float]
+    reason: str
+    log: str
+    pid: int | None
+    pid_started: float | None
+    created: str
+    started: str | None
+    stage_started: str | None
+    heartbeat: str | None
+    finished: str | None
+
+    @property
+    def active(self) -> bool:
+        return self.status in ACTIVE
+
+
+def seen_digest(region_ids: NDArray[np.integer[Any]]) -> str:
+    """Digest of the regions a decision is about: 16 hex digits of the sorted ids."""
+    ids = np.sort(np.asarray(region_ids, np.int64))
+    return hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
+
+
+class Ledger:
+    """The database of one workspace."""
+
+    def __init__(self, workspace: Path | str) -> None:
+        """Open or create `<workspace>/ravl.db`. Raises RunError when that is impossible."""
+        self.path = Path(workspace) / "ravl.db"
+        self._engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
+        sa.event.listen(self._engine, "connect", _configure)
+        with self._writing() as connection:
+            _meta.create_all(connection)
+            for change in ("UPDATE", "DELETE"):
+                connection.execute(sa.text(_APPEND_ONLY.format(change)))
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            raise RunError(f"{self.path} could not be written: {error.orig}. Check the disk, then try again.") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # --- verdicts -----------------------------------------------------------------------------------------------
+
+    def add_verdict(
+        self,
+        run: str,
+        feature: int,
+        pull_class: str,
+        decision: str,
+        reviewer: str,
+        seen: str,
+        name: str = "",
+        note: str = "",
+    ) -> Verdict:
+        """Append one decision and return it as stored. Raises ConfigError for a missing reviewer or unknown decision."""
+        if decision not in (*DECISIONS, WITHDRAWN):
+            raise ConfigError(f"decision must be one of {', '.join(DECISIONS)}, got {decision!r}.")
+        if not reviewer.strip():
+            raise ConfigError("reviewer must be a name, got none. A decision is kept together with who made it.")
+        row = dict(run=run, feature=int(feature), pull_class=pull_class, decision=decision, reviewer=reviewer.strip())
+        row |= dict(name=name.strip(), note=note.strip(), seen=seen, at=now())
+        with self._writing() as connection:
+            key = connection.execute(_verdicts.insert().values(row)).inserted_primary_key
+        return Verdict(**row, id=int(key[0]) if key else 0)  # type: ignore[arg-type]
+
+    def history(self, run: str, feature: int | None = None) -> list[Verdict]:
+        """All decisions of a run (or of one of its features), oldest first."""
+        query = sa.select(_verdicts).where(_verdicts.c.run == run).order_by(_verdicts.c.id)
+        if feature is not None:
+            query = query.where(_verdicts.c.feature == int(feature))
+        with self._engine.connect() as connection:
+            return [Verdict(**row) for row in connection.execute(query).mappings()]
+
+    def verdicts(self, run: str) -> dict[int, Verdict]:
+        """The decision that holds for each feature: the last one, unless it withdraws."""
+        last = {verdict.feature: verdict for verdict in self.history(run)}
+        return {feature: verdict for feature, verdict in last.items() if verdict.decision != WITHDRAWN}
+
+    def reviewers(self) -> list[str]:
+        """Everyone who decided something in this workspace, the latest first."""
+        query = sa.select(_verdicts.c.reviewer).group_by(_verdicts.c.reviewer).order_by(sa.func.max(_verdicts.c.id).desc())
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    def add_job(self, kind: str, title: str, arguments: list[str], device: str, run: str = "") -> Job:
+        """Queue a job. Raises ConfigError when the device already has one."""
+        row = dict(kind=kind, title=title, arguments=json.dumps(arguments), device=device, run=run, status="queued", created=now())
+        try:
+            with self._writing() as connection:
+                key = connection.execute(_jobs.insert().values(row)).inserted_primary_key
+        except IntegrityError as error:
+            raise ConfigError(f"one job runs on {device} at a time, and one is running. Wait for it, or cancel it.") from error
+        return self.job(int(key[0]))  # type: ignore[index]
+
+    def job(self, job: int) -> Job:
+        """One job by id. Raises ConfigError for an unknown one."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_jobs).where(_jobs.c.id == job)).mappings().first()
+        if row is None:
+            raise ConfigError(f"job must be the number of a job of this workspace, got {job}.")
+        return _job(row)
+
+    def jobs(self, kind: str | None = None, run: str | None = None) -> list[Job]:
+        """All jobs, newest first."""
+        query = sa.select(_jobs).order_by(_jobs.c.id.desc())
+        if kind is not None:
+            query = query.where(_jobs.c.kind == kind)
+        if run is not None:
+            query = query.where(_jobs.c.run == run)
+        with self._engine.connect() as connection:
+            return [_job(row) for row in connection.execute(query).mappings()]
+
+    def update_job(self, job: int, **values: Any) -> None:
+        """Change columns of an active job; an ended job is left as it is. `facts` is given as a dict."""
+        if "facts" in values:
+            values["facts"] = json.dumps(values["facts"])
+        with self._writing() as connection:
+            connection.execute(_jobs.update().where(_jobs.c.id == job, _jobs.c.status.in_(ACTIVE)).values(values))
+
+    def end_job(self, job: int, status: str, reason: str = "") -> None:
+        """The final word on a job; only the first one counts."""
+        self.update_job(job, status=status, reason=reason, finished=now())
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _job(row: sa.RowMapping) -> Job:
+    values = dict(row)
+    values["arguments"] = tuple(json.loads(values["arguments"]))
+    values["facts"] = json.loads(values["facts"])
+    return Job(**values)
+
+
+def _configure(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()

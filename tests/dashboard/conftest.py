@@ -1,0 +1,202 @@
+"""A small, consistent run folder with drawn images, so that every page can be tested without a model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from ravl.config import AuditConfig, PromptsConfig, ScoringConfig
+from ravl.discovery.scoring import score_features
+from ravl.ledger import Ledger
+from ravl.store import AuditRun
+from ravl.tables import Clustering, Exemplars, GroupAccuracy, ImageSet, Regions, ZeroShot
+
+CLASSES = ("cat", "dog *", "eel")
+"""The second name holds a character that Markdown would swallow."""
+
+PER_CLASS, SIDE = 20, 48
+PULL = 2  # a red square makes the made-up model answer "eel"
+
+
+def draw_images(folder: Path) -> ImageSet:
+    """60 pictures: a grey shape top left, and in some a red square bottom right."""
+    files, labels = [], []
+    for y, name in enumerate(("cat", "dog", "eel")):
+        (folder / name).mkdir(parents=True)
+        for i in range(PER_CLASS):
+            picture = Image.new("RGB", (SIDE, SIDE), (20 + 4 * i, 40, 60))
+            pen = ImageDraw.Draw(picture)
+            [pen.ellipse, pen.rectangle, pen.line][y]((4, 4, 19, 19), fill=(200, 200, 200))
+            if has_mark(y, i):
+                pen.rectangle((30, 30, 42, 42), fill=(220, 20, 20))
+            picture.save(folder / name / f"{i:02d}.png")
+            files.append(f"{name}/{i:02d}.png")
+            labels.append(y)
+    size = np.full((len(files), 2), SIDE)
+    skipped = (("cat/broken.png", "cannot be decoded"),)
+    return ImageSet(str(folder), np.array(files), np.array(labels), size, CLASSES, skipped=skipped, fingerprint="feed")
+
+
+def has_mark(label: int, i: int) -> bool:
+    """12 of the pull class, 12 of the first and 3 of the second class show the mark."""
+    return i < (12, 3, 12)[label]
+
+
+def make_regions(images: ImageSet) -> Regions:
+    half = SIDE // 2
+    boxes = [(x, y, x + half, y + half) for y in (0, half) for x in (0, half)]
+    n = len(images)
+    return Regions(np.repeat(np.arange(n), 4), np.tile(boxes, (n, 1)), np.tile(np.arange(4), n), n)
+
+
+def make_zero_shot(images: ImageSet) -> ZeroShot:
+    """Every image with the mark is called "eel", and its last region says so loudest.
+
+    Of the others, the last dog is called "eel" too, the last two eels "cat", and the rest is right: 42 of 60.
+    """
+    n = len(images)
+    region = np.full((n, 4, 3), 1 / 3)
+    image = np.full((n, 3), 0.1)
+    for i, label in enumerate(images.label):
+        called = PULL if has_mark(int(label), i % PER_CLASS) else {39: 2, 58: 0, 59: 0}.get(i, int(label))
+        image[i, called] = 0.8
+        region[i, 0] = np.eye(3)[label] * 0.4 + 0.2
+        if has_mark(int(label), i % PER_CLASS):
+            region[i, 3] = np.eye(3)[PULL] * 0.7 + 0.1
+    return ZeroShot(image, region.reshape(-1, 3), images.label)
+
+
+def make_clustering(images: ImageSet) -> Clustering:
+    """Feature 0: the shapes (first region); 1: the mark; 2: some top right corners; the rest is noise."""
+    label = np.full((len(images), 4), -1)
+    label[:, 0] = 0
+    for i, y in enumerate(images.label):
+        if has_mark(int(y), i % PER_CLASS):
+            label[i, 3] = 1
+    label[:10, 1] = 2
+    label = label.ravel()
+    medoid = [int(np.flatnonzero(label == c)[0]) for c in range(3)]
+    vectors = np.eye(3, 4)
+    zeros = np.zeros((1, 4))
+    return Clustering(label, (label >= 0) * 0.9, medoid, zeros, np.zeros(4), np.eye(4), vectors, np.full(3, 0.5))
+
+
+def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot) -> Exemplars:
+    """Up to 6 a feature, wrong images first."""
+    rows: list[tuple[int, int, int, int, float]] = []
+    for feature in range(3):
+        members = np.flatnonzero(clustering.label == feature)
+        wrong = ~zero_shot.correct[regions.image[members]]
+        for place, region in enumerate(members[np.argsort(~wrong, kind="stable")][:6]):
+            image = int(regions.image[region])
+            against = int(zero_shot.predicted[image]) if not zero_shot.correct[image] else (int(zero_shot.label[image]) + 1) % 3
+            rows.append((feature, int(region), image, against, 3.0 - place))
+    feature, region, image, against, contribution = (np.array(column) for column in zip(*rows, strict=True))
+    return Exemplars(feature, region, image, against, contribution, contribution, contribution + 0.5)
+
+
+def make_run(workspace: Path, images_at: Path, name: str = "small", until: str = "projection") -> AuditRun:
+    """Write the run, up to and including the stage `until`."""
+    images = draw_images(images_at) if not images_at.exists() else None
+    config = AuditConfig(str(images_at), "demo", prompts=PromptsConfig(CLASSES), scoring=ScoringConfig(0.25, True))
+    run = AuditRun.create(workspace, name, config, {"data": "feed", "model": "beef", "preprocessing": "cafe"})
+    if images is None:
+        images = _labelled(images_at)
+    regions, zero_shot, clustering = make_regions(images), make_zero_shot(images), make_clustering(images)
+    stages: dict[str, Callable[[], object]] = {
+        "images": lambda: images,
+        "regions": lambda: regions,
+        "embeddings": lambda: None,
+        "zero_shot": lambda: zero_shot,
+        "clusters": lambda: clustering,
+        "features": lambda: score_features(regions, zero_shot, clustering.label, 3, run.config.scoring),
+        "exemplars": lambda: make_exemplars(regions, clustering, zero_shot),
+        "projection": lambda: make_map(clustering),
+    }
+    for stage, compute in stages.items():
+        if stage == "embeddings":
+            _embed(run, len(images), len(regions))
+        else:
+            run.stage(stage, compute)
+        if stage == until:
+            break
+    return run
+
+
+def _labelled(folder: Path) -> ImageSet:
+    files = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*.png"))
+    labels = [("cat", "dog", "eel").index(file.split("/")[0]) for file in files]
+    size = np.full((len(files), 2), SIDE)
+    return ImageSet(str(folder), np.array(files), np.array(labels), size, CLASSES, fingerprint="feed")
+
+
+def _embed(run: AuditRun, n_images: int, n_regions: int) -> None:
+    shapes = {"image_embeddings": (n_images, 4), "region_embeddings": (n_regions, 4), "region_features": (n_regions, 4)}
+
+    def blocks(start: int) -> Iterator[tuple[int, dict[str, tuple[int, np.ndarray]]]]:
+        yield n_images, {name: (0, np.ones(shape, np.float32)) for name, shape in shapes.items()}
+
+    run.embed(shapes, blocks)
+
+
+def make_map(clustering: Clustering) -> np.ndarray:
+    """Each feature in a corner of its own: feature f within 1 of (10 f, 10 f), noise around (-10, -10)."""
+    rng = np.random.default_rng(0)
+    center = np.where(clustering.label < 0, -10, 10 * clustering.label)
+    return (center[:, None] + rng.uniform(-1, 1, (len(center), 2))).astype(np.float32)
+
+
+def make_mitigation(run: AuditRun, name: str = "ravl", finished: bool = True) -> None:
+    """A fine-tuning with a log and, when finished, group accuracies of which one falls."""
+    folder = run.mitigation(name)
+    folder.begin({"run": run.id, "config": {"method": "ravl"}})
+    rows = [{"step": float(step), "total": 3.0 - step / 10, "contrastive": 2.0, "relevant": 1.0, "spurious": 0.5} for step in range(20)]
+    for row in rows[9::10]:
+        row |= {"overall": 0.6 + row["step"] / 100, "worst_group": 0.2 + row["step"] / 40}
+    folder.write_log(rows)
+    if finished:
+        before, after = make_groups((37, 8, 17, 12, 0, 8, 12, 25, 12), (55, 19, 17, 19, 7, 12, 12, 35, 20))
+        folder.save_groups(before, after, np.zeros(60, np.int32))
+        folder.save_result({"before": {}, "after": {}, "seconds": 1.0, "model": str(folder.model)})
+
+
+def make_groups(*right: tuple[int, ...]) -> list[GroupAccuracy]:
+    names = ["all images", *CLASSES, "cat with feature 1", "cat without feature 1", "eel with feature 1"]
+    names += ["with feature 1", "without feature 1"]
+    kinds = ["overall", *["class"] * 3, *["group"] * 3, *["feature"] * 2]
+    n = [60, 20, 20, 20, 8, 12, 12, 37, 23]
+    index, feature, present = [-1, 0, 1, 2, 0, 0, 2, -1, -1], [-1] * 4 + [1] * 5, [-1] * 4 + [1, 0, 1, 1, 0]
+    return [GroupAccuracy(np.array(names), np.array(kinds), index, feature, present, n, r) for r in right]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with one finished run, made once."""
+    root = tmp_path_factory.mktemp("template")
+    make_run(root / "workspace", root / "images")
+    return root
+
+
+@pytest.fixture
+def workspace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that a test may change; the pages find it through RAVL_WORKSPACE."""
+    shutil.copytree(template / "workspace", tmp_path / "workspace")
+    monkeypatch.setenv("RAVL_WORKSPACE", str(tmp_path / "workspace"))
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def run(workspace: Path) -> AuditRun:
+    return AuditRun(next((workspace / "runs").iterdir()))
+
+
+@pytest.fixture
+def book(workspace: Path) -> Iterator[Ledger]:
+    ledger = Ledger(workspace)
+    yield ledger
+    ledger.close()
