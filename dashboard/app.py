@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import panels, readers, state, wording
+from dashboard import brand, panels, readers, state, wording
 from ravl.store import AuditRun
 
 
 def main() -> None:
     """Draw the frame (menu, audit picker, messages), then the chosen page; a RavlError is shown as its sentence."""
-    st.set_page_config(page_title="RAVL", page_icon=":material/frame_inspect:", layout="wide")
+    st.set_page_config(page_title="RAVL", page_icon=brand.icon(), layout="wide")
+    st.logo(brand.LOGO, size="large")
     panels.style()
     pages = {name: _page(name) for name in panels.PAGES}
     start = pages.pop("start")

@@ -47,8 +47,7 @@ def map_figure(
     trace = go.Scattergl(x=x, y=y, mode="markers", marker=marker, text=hover, hovertemplate="%{text}<extra></extra>")
     figure = go.Figure(trace)
     axis = {"visible": False, "showgrid": False, "zeroline": False}
-    figure.update_layout(dragmode="lasso", margin=_MARGIN, height=560, showlegend=False, xaxis=axis, yaxis=axis)
-    figure.update_yaxes(scaleanchor="x")
+    figure.update_layout(dragmode="lasso", margin=_MARGIN, height=480, showlegend=False, xaxis=axis, yaxis=axis)
     figure.update_layout(newselection={"line": {"color": palette.text, "width": 2, "dash": "dot"}})
     for outline in outlines:
         path = "M" + "L".join(f"{px},{py}" for px, py in outline) + "Z"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.summaries import MIN_GROUP, Rate
+from dashboard.summaries import Rate
+from ravl.evaluation import MIN_COUNT
 from ravl.tables import GroupAccuracy
 
 KINDS = ("overall", "class", "group", "feature")
@@ -60,7 +61,7 @@ def compare(before: GroupAccuracy, after: GroupAccuracy) -> Comparison:
         for i in range(len(before.name))
     ]
     by_kind = {kind: tuple(sorted((row for row in rows if row.kind == kind), key=_fall)) for kind in KINDS}
-    worst = [evaluation.worst(MIN_GROUP) for evaluation in (before, after)]
+    worst = [evaluation.worst(MIN_COUNT) for evaluation in (before, after)]
     fallen = [row for kind in KINDS[1:] for row in by_kind[kind] if row.change < 0]
     return Comparison(
         overall=next(iter(by_kind["overall"]), Change("overall", "overall", Rate(0, 0), Rate(0, 0))),

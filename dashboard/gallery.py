@@ -110,7 +110,7 @@ def _picture(uri: str | None, alt: str, missing: str) -> str:
 
 
 CSS = """
-.ravl-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(208px, 1fr)); gap: 14px 12px; }
+.ravl-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(180px, 1fr)); gap: 14px 12px; }
 .ravl-cards figure { margin: 0; min-width: 0; }
 .ravl-cards .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; width: 100%; padding: 4px; margin: 0;
   border: 1px solid color-mix(in srgb, currentColor 18%, transparent); border-radius: 6px; background: none;
@@ -125,7 +125,7 @@ CSS = """
 .ravl-cards figcaption span:last-child { overflow-wrap: anywhere; }
 .ravl-cards small { display: block; font-size: 12px; opacity: .72; }
 .mark { font-weight: 700; }
-.ravl-strip { display: flex; gap: 6px; overflow: hidden; height: 76px; }
+.ravl-strip { display: flex; flex-wrap: wrap; gap: 6px; overflow: hidden; height: 76px; }
 .ravl-strip img, .ravl-strip .gone { width: 76px; height: 76px; flex: none; object-fit: cover; border-radius: 4px; }
 """
 """Works on any ground: it only mixes the text colour."""

@@ -8,7 +8,7 @@ import math
 from dashboard.comparison import Change
 from dashboard.palette import Palette
 from dashboard.summaries import ClassRow, Fact, Rate
-from dashboard.wording import percent, stage
+from dashboard.wording import percent, signed, stage
 from ravl.store import STAGES
 
 
@@ -23,8 +23,7 @@ def _cell(value: Rate) -> str:
 def _points(change: float) -> str:
     if math.isnan(change):
         return '<small title="one side has no images">–</small>'
-    points = round(100 * change)
-    return f"<b>{points:+d}</b> <small>points</small>" if points else "<b>0</b> <small>points</small>"
+    return f"<b>{signed(round(100 * change))}</b> <small>points</small>"
 
 
 def _scale(first: Rate, second: Rate, colours: tuple[str, str], labels: tuple[str, str]) -> str:
@@ -118,11 +117,11 @@ def _legend_pair(colours: tuple[str, str], labels: tuple[str, str]) -> str:
 def legend(entries: tuple[tuple[str, str, int], ...]) -> str:
     """What the colours of the map mean, with the number of regions of each."""
     items = "".join(
-        f'<li><em class="key" style="border-color:{colour};background:{colour}"></em>{html.escape(name)} '
-        f"<small>{n:,}</small></li>"
+        f'<span role="listitem"><em class="key" style="border-color:{colour};background:{colour}"></em>'
+        f"{html.escape(name)} <small>{n:,}</small></span>"
         for name, colour, n in entries
     )
-    return f'<ul class="ravl-legend" aria-label="Colours of the map">{items}</ul>'
+    return f'<div class="ravl-legend" role="list" aria-label="Colours of the map">{items}</div>'
 
 
 def stage_list(current: str, done: bool) -> str:
@@ -132,8 +131,11 @@ def stage_list(current: str, done: bool) -> str:
     for place, name in enumerate(STAGES):
         state, sign = ("done", "✓") if place < at else ("now", "●") if place == at else ("later", "○")
         spoken = {"done": "finished", "now": "running", "later": "to come"}[state]
-        items.append(f'<li class="{state}"><span aria-label="{spoken}">{sign}</span> {html.escape(stage(name))}</li>')
-    return f'<ol class="ravl-stages">{"".join(items)}</ol>'
+        items.append(
+            f'<span role="listitem" class="{state}"><span aria-label="{spoken}">{sign}</span> '
+            f"{html.escape(stage(name))}</span>"
+        )
+    return f'<div class="ravl-stages" role="list">{"".join(items)}</div>'
 
 
 CSS = """
@@ -164,10 +166,9 @@ CSS = """
   border: 2px solid; box-sizing: border-box; }
 .key { display: inline-block; width: 10px; height: 10px; border-radius: 50%; border: 2px solid; margin-right: 5px;
   box-sizing: border-box; vertical-align: -1px; }
-.ravl-legend, .ravl-stages { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; font-size: 13px; }
+.ravl-legend, .ravl-stages { display: flex; flex-wrap: wrap; font-size: 13px; }
 .ravl-legend { gap: 4px 16px; }
 .ravl-stages { gap: 2px 18px; }
-.ravl-legend li, .ravl-stages li { margin: 0; padding: 0; }
 .ravl-stages .later { opacity: .55; }
 .ravl-stages .now { font-weight: 600; }
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
@@ -23,14 +24,23 @@ PAGES = {
 }
 """File, title and icon of every page, in the order of the menu."""
 
+_MEDIUM = 700  # pixels; what a medium dialog shows at full size
+
 POLL_SECONDS = 2
 SILENT_SECONDS = 60
 """A worker without a heartbeat for this long is said to be silent."""
 
 
+_PAGE = """
+.stMainBlockContainer h1 { font-size: 2rem; padding-bottom: 0; }
+.stMainBlockContainer h3 { font-size: 1.3rem; padding-top: .6rem; }
+.stMainBlockContainer { max-width: 1240px; padding-left: 2.5rem; padding-right: 2.5rem; }
+"""
+
+
 def style() -> None:
-    """The style sheet of tables, legends and galleries; drawn once a page."""
-    st.html(f"<style>{markup.CSS}{gallery.CSS}</style>")
+    """The style sheet of tables, legends and galleries, and the width of the page; drawn once a page."""
+    st.html(f"<style>{markup.CSS}{gallery.CSS}{_PAGE}</style>")
 
 
 def heading(title: str, purpose: str) -> None:
@@ -43,6 +53,13 @@ def link(page: str, label: str, run: str | None = None, feature: int | None = No
     """A link to another page that keeps the audit and the feature."""
     file, _, icon = PAGES[page]
     st.page_link(file, label=label, icon=icon, query_params=state.address(run, feature))
+
+
+def go(page: str, label: str, run: str, key: str, feature: int | None = None, primary: bool = True) -> None:
+    """A button to the page that comes next, and keeps the audit."""
+    file, _, icon = PAGES[page]
+    if st.button(label, icon=icon, type="primary" if primary else "secondary", key=key):
+        st.switch_page(file, query_params=state.address(run, feature))
 
 
 def empty(text: str, page: str, label: str, run: str | None = None) -> None:
@@ -168,13 +185,17 @@ def strip(audit: Audit, feature: int, limit: int) -> None:
         st.html(gallery.strip_html(best))
 
 
-@st.dialog("Region in its image", width="large")
 def _enlarge(view: Audit, crop: Crop) -> None:
+    width, height = (int(v) for v in view.images.size[crop.image])
+    size: Literal["medium", "large"] = "large" if max(width, height) > _MEDIUM else "medium"
+    st.dialog("Region in its image", width=size)(_draw_large)(view, crop)
+
+
+def _draw_large(view: Audit, crop: Crop) -> None:
     with state.errors_as_sentences():
         first, second = wording.crop_caption(crop)
-        st.markdown(
-            wording.plain(f"{first}{f' · {second}' if second else ''} · image {crop.image}, region {crop.region}")
-        )
+        facts = (first, second, f"image {crop.image}", f"region {crop.region}")
+        st.markdown(wording.plain(" · ".join(filter(None, facts))))
         outline = st.toggle("Show the box", value=True, key=f"outline-{crop.region}")
         picture = readers.full_picture(view, crop, outline)
         st.image(picture, width="content", alt=wording.crop_alt(crop, whole=True))

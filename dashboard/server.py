@@ -29,6 +29,8 @@ OPTIONS: tuple[tuple[str, str], ...] = (
     ("server.maxUploadSize", "1"),  # MB; nothing is ever uploaded
     ("server.showEmailPrompt", "false"),
     ("theme.baseRadius", "small"),
+    ("theme.paddingTop", "1rem"),
+    ("theme.paddingBottom", "3rem"),
     ("theme.light.primaryColor", "#0072B2"),
     ("theme.light.secondaryBackgroundColor", "#F3F5F7"),
     ("theme.dark.primaryColor", "#3D9BD9"),
@@ -53,11 +55,11 @@ def streamlit_command(workspace: Path | str, port: int, host: str = "127.0.0.1",
     everywhere accepts every name. headless: whether no browser window is opened.
     """
     hosts = ("*",) if host in _EVERYWHERE else tuple(dict.fromkeys((*LOOPBACK, host)))
-    options = {**dict(OPTIONS), "server.headless": "true" if headless else "false"}
     command = [sys.executable, "-m", "streamlit", "run", str(application())]
     command += [f"--server.address={host}", f"--server.port={port}"]
     command += [f"--server.allowedHosts={name}" for name in hosts]
-    command += [f"--{name}={value}" for name, value in options.items()]
+    command += [f"--{name}={value}" for name, value in OPTIONS if headless or name != "server.headless"]
+    command += [] if headless else ["--server.headless=false"]
     return [*command, "--", "--workspace", str(workspace)]
 
 

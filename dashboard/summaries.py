@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl.discovery.scoring import best_region
+from ravl.evaluation import MIN_COUNT, group_accuracy
 from ravl.ledger import seen_digest
 from ravl.store import STAGES, AuditRun
 from ravl.tables import Clustering, Exemplars, FeatureScores, ImageSet, Regions, Verdict, ZeroShot
-
-MIN_GROUP = 10
-"""A group of fewer images is not called the worst one."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def read_audit(run: AuditRun) -> Audit:
 
 
 def deciding_regions(regions: Regions, zero_shot: ZeroShot) -> NDArray[np.int64]:
-    """(I,) per image the region that scores highest for the class the image was called; -1 without a second one."""
+    """(I,) per image the region that scores highest for the class its image was called; -1 without a second."""
     return np.where(np.diff(regions.starts) > 1, best_region(regions, zero_shot), -1)
 
 
@@ -227,12 +225,10 @@ def _class_name(audit: Audit, index: int) -> str:
 
 @dataclass(frozen=True)
 class WorstGroup:
-    """The class and flagged feature whose images are classified worst."""
+    """The group of images that is classified worst. name: readable, such as `nine without feature 2`."""
 
-    class_name: str
-    feature: int
+    name: str
     rate: Rate
-    without: Rate
 
 
 @dataclass(frozen=True)
@@ -271,27 +267,30 @@ def overview(audit: Audit, verdicts: dict[int, Verdict]) -> Overview:
     return Overview(
         overall=Rate(int(np.count_nonzero(correct)), len(correct)),
         classes=tuple(present),
-        worst=worst_group(audit),
+        worst=worst_group(audit, {feature: verdict.name for feature, verdict in verdicts.items()}),
         noise=Rate(n_noise, len(audit.regions)),
         findings=findings(audit, verdicts),
     )
 
 
-def worst_group(audit: Audit) -> WorstGroup | None:
-    """Lowest accuracy over class x flagged feature with at least MIN_GROUP images; None without such a group."""
-    scores = audit.features
-    groups = [
-        WorstGroup(
-            audit.class_names[y],
-            int(scores.feature[row]),
-            Rate(int(scores.right_in[row, y]), int(scores.n_in[row, y])),
-            Rate(int(scores.right_out[row, y]), int(scores.n_out[row, y])),
-        )
-        for row in np.flatnonzero(scores.passes)
-        for y in range(len(audit.class_names))
-        if scores.n_in[row, y] >= MIN_GROUP
-    ]
-    return min(groups, key=lambda group: group.rate.share, default=None)
+def worst_group(audit: Audit, names: dict[int, str]) -> WorstGroup | None:
+    """The worst of class x presence of the first feature, if that is flagged, else of the classes; None without images.
+
+    names: what people call features.
+    """
+    scores, images = audit.features, audit.images
+    present = {}
+    if len(scores) and scores.passes[0]:
+        feature = int(scores.feature[0])
+        has = np.zeros(len(images), bool)
+        has[audit.regions.image[audit.members(feature)]] = True
+        present[feature] = has
+    predicted = audit.zero_shot.predicted
+    groups = group_accuracy(predicted, images.label, audit.class_names, present, names, images.groups)
+    worst = groups.worst(MIN_COUNT)
+    if worst is None:
+        return None
+    return WorstGroup(str(groups.name[worst]), Rate(int(groups.right[worst]), int(groups.n[worst])))
 
 
 @dataclass(frozen=True)

@@ -51,18 +51,28 @@ def plain(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as whole percent; `n/a` where it is undefined."""
-    return "n/a" if math.isnan(share) else f"{100 * share:.0f}%"
+    """A share as whole percent; `n/a` where it is undefined. Only nothing is 0%, and only everything is 100%."""
+    if math.isnan(share):
+        return "n/a"
+    if 0 < share < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= share < 1 else f"{100 * share:.0f}%"
 
 
 def rate(value: Rate) -> str:
     """`12 of 58 (21%)`, or `no images`."""
-    return f"{value.right} of {value.n} ({percent(value.share)})" if value.n else "no images"
+    return f"{value.right:,} of {value.n:,} ({percent(value.share)})" if value.n else "no images"
 
 
 def number(value: float, digits: int = 2) -> str:
     """A score, with a dash where it is undefined."""
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """A number with its sign, the minus as a minus; nothing has none."""
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
 
 
 def count(n: int, one: str, many: str = "") -> str:
@@ -132,7 +142,7 @@ def rule(row: Finding) -> str:
 def crop_caption(crop: Crop) -> tuple[str, str]:
     """Two lines under a crop: truth and prediction, then its contribution (empty where it is not known). Plain text."""
     first = f"{crop.truth}, called so" if crop.right else f"{crop.truth}, called {crop.called}"
-    return first, "" if math.isnan(crop.contribution) else f"contribution {crop.contribution:+.1f}"
+    return first, "" if math.isnan(crop.contribution) else f"contribution {signed(crop.contribution, 1)}"
 
 
 def crop_alt(crop: Crop, whole: bool) -> str:
@@ -170,12 +180,7 @@ def headline(view: Overview) -> str:
 
 def worst(group: WorstGroup | None) -> str:
     """The worst group in one sentence; empty without one."""
-    if group is None:
-        return ""
-    return (
-        f"The worst group is *{plain(group.class_name)}* with feature {group.feature}: {rate(group.rate)} right, "
-        f"against {rate(group.without)} without it."
-    )
+    return "" if group is None else f"The worst group is *{plain(group.name)}*: {rate(group.rate)} right."
 
 
 def noise(value: Rate) -> str:
@@ -248,7 +253,7 @@ def past(verdict: Verdict) -> str:
 
 def points(change: float) -> str:
     """A change of a rate in percentage points; `n/a` where it is undefined."""
-    return "n/a" if math.isnan(change) else f"{round(100 * change):+d} points"
+    return "n/a" if math.isnan(change) else f"{signed(round(100 * change))} points"
 
 
 def repaired(view: Comparison) -> str:

@@ -103,7 +103,9 @@ def mitigate(
         )
     known = set(run.features().feature.tolist())
     if unknown := sorted(set(chosen) - known):
-        raise ConfigError(f"--features must be ids of {run.id}, got {unknown[0]}. There are {len(known)}: 0 .. {len(known) - 1}.")
+        raise ConfigError(
+            f"--features must be ids of {run.id}, got {unknown[0]}. There are {len(known)}: 0 .. {len(known) - 1}."
+        )
     config = MitigationConfig(
         method=method, steps=steps, batch_size=batch_size, lr=lr, features=tuple(sorted(chosen)), seed=seed
     )

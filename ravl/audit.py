@@ -27,7 +27,9 @@ from ravl.tables import ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import VisionLanguageModel
 
 
-def discover(config: AuditConfig, vlm: VisionLanguageModel, workspace: Path, name: str, report: Report = quiet) -> AuditRun:
+def discover(
+    config: AuditConfig, vlm: VisionLanguageModel, workspace: Path, name: str, report: Report = quiet
+) -> AuditRun:
     """Audit a model on an image set: the paper's discovery, top to bottom. Returns the finished run.
 
     The same configuration on the same content continues, or returns, the run that exists.
@@ -65,7 +67,9 @@ def _stages(run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: R
     zero_shot = stage("zero_shot", lambda: classify(image, final, text, images.label, tau))
     rng = np.random.default_rng(config.seed)
     clusters = stage("clusters", lambda: cluster(space, regions, len(text), config.clustering, rng))
-    scores = stage("features", lambda: score_features(regions, zero_shot, clusters.label, clusters.n_clusters, config.scoring))
+    scores = stage(
+        "features", lambda: score_features(regions, zero_shot, clusters.label, clusters.n_clusters, config.scoring)
+    )
     batch = config.embedding.batch_size
     run.stage(
         "exemplars",

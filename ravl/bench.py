@@ -51,11 +51,16 @@ def main() -> None:
         for (own, rows), owner in zip(blocks, owners, strict=True):
             model.region_vectors(pixels[own], owner, patches[rows])
 
-    crops = [(images[own], [regions.box[4 * i : 4 * i + 4] for i in range(own.start, min(own.stop, N_IMAGES))]) for own, _ in blocks]
+    crops = [
+        (images[own], [regions.box[4 * i : 4 * i + 4] for i in range(own.start, min(own.stop, N_IMAGES))])
+        for own, _ in blocks
+    ]
 
     def crop() -> None:
         for block, boxes in crops:
-            model.encode_images([image.crop(tuple(box)) for image, own in zip(block, boxes, strict=True) for box in own])
+            model.encode_images(
+                [image.crop(tuple(box)) for image, own in zip(block, boxes, strict=True) for box in own]
+            )
 
     base, by_tokens = interleaved(plain, tokens)
     by_crop = min(timed(crop) for _ in range(2))

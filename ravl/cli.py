@@ -119,7 +119,9 @@ def verdict(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(vars(stored))
     else:
-        print(f"Recorded: feature {stored.feature} of {run.id} is {stored.decision}, by {stored.reviewer} at {stored.at}.")
+        print(
+            f"Recorded: feature {stored.feature} of {run.id} is {stored.decision}, by {stored.reviewer} at {stored.at}."
+        )
     return 0
 
 
@@ -184,9 +186,7 @@ def demo(options: argparse.Namespace) -> int:
         report(Step("data", 0, 1))
         data = write_demo(workspace / "demo-data")
         report(Step("data", 1, 1))
-        run = api.discover(
-            data / "val", "demo", classes=CLASSES, workspace=workspace, name="demo", report=report
-        )
+        run = api.discover(data / "val", "demo", classes=CLASSES, workspace=workspace, name="demo", report=report)
         _note_run(options, run.id)
     if options.audit_only:
         _show(options, run)
@@ -343,7 +343,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--images", required=True, metavar="PATH", help="folder class/image, or a manifest (CSV, Parquet)")
     sub.add_argument("--model", required=True, metavar="REF", help="save_pretrained directory, hub id, or 'demo'")
     sub.add_argument("--classes", metavar="A,B,C", help=_help(PromptsConfig, "classes"))
-    sub.add_argument("--template", action="append", metavar="TEXT", help="prompt with {} for the class; may be repeated")
+    sub.add_argument(
+        "--template", action="append", metavar="TEXT", help="prompt with {} for the class; may be repeated"
+    )
     sub.add_argument("--tau", type=_tau, default=PromptsConfig().tau, help=_help(PromptsConfig, "tau"))
     sub.add_argument("--regions", default=str(RegionsConfig()), metavar="grid:K", help=_help(RegionsConfig, "k"))
     choice(sub, "--encoder", EmbeddingConfig, "encoder")

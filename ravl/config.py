@@ -212,12 +212,16 @@ class MitigationConfig:
     )
     steps: int = option(300, "optimiser steps", low=1, high=10_000_000)
     batch_size: int = option(128, "images per step", low=2, high=65_536)
-    lr: float | None = option(None, "peak learning rate; empty: 5e-5 x sqrt(86M / parameters), at most 1e-3", low=1e-8, high=1)
+    lr: float | None = option(
+        None, "peak learning rate; empty: 5e-5 x sqrt(86M / parameters), at most 1e-3", low=1e-8, high=1
+    )
     weight_decay: float = option(0.05, "AdamW weight decay", low=0, high=1)
     contrastive_weight: float = option(0.8, "lambda: share of the contrastive loss", low=0, high=1)
     tau: float = option(0.07, "temperature of the region losses", low=1e-4, high=10)
     reduction: str = option("mean", "how the region losses are reduced over the batch", choices=("mean", "sum"))
-    exchange: float = option(0.5, "ravl only: probability that a spurious region is removed, or pasted in", low=0, high=1)
+    exchange: float = option(
+        0.5, "ravl only: probability that a spurious region is removed, or pasted in", low=0, high=1
+    )
     evaluate_every: int = option(50, "steps between evaluations and checkpoints", low=1)
     features: tuple[int, ...] = option((), "feature ids that are treated as spurious")
     seed: int = option(0, "seed of every random choice", low=0, high=2**31 - 1)

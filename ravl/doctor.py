@@ -13,7 +13,17 @@ from pathlib import Path
 from ravl.errors import ConfigError
 from ravl.store import open_workspace
 
-PACKAGES = ("streamlit", "torch", "transformers", "hdbscan", "umap-learn", "scikit-learn", "plotly", "pillow", "sqlalchemy")
+PACKAGES = (
+    "streamlit",
+    "torch",
+    "transformers",
+    "hdbscan",
+    "umap-learn",
+    "scikit-learn",
+    "plotly",
+    "pillow",
+    "sqlalchemy",
+)
 MIN_MEMORY_GB = 4.0
 
 
@@ -29,7 +39,16 @@ class Check:
 
 def examine(workspace: str | Path, host: str, port: int) -> list[Check]:
     """Run every check; none raises."""
-    return [_python(), _packages(), _ownership(), _device(), _memory(), _port(host, port), _workspace(workspace), _demo()]
+    return [
+        _python(),
+        _packages(),
+        _ownership(),
+        _device(),
+        _memory(),
+        _port(host, port),
+        _workspace(workspace),
+        _demo(),
+    ]
 
 
 def loopback(host: str) -> bool:
@@ -76,7 +95,9 @@ def _ownership() -> Check:
     here = Path(__file__).resolve().parent
     foreign = [name for name in owners if name != "ravl-dashboard"]
     found = f"{here} ({', '.join(owners) or 'not installed, run from its folder'})"
-    return Check("ravl", not foreign, found, f"Another package is called ravl as well: pip uninstall {' '.join(foreign)}.")
+    return Check(
+        "ravl", not foreign, found, f"Another package is called ravl as well: pip uninstall {' '.join(foreign)}."
+    )
 
 
 def _device() -> Check:
@@ -91,7 +112,9 @@ def _memory() -> Check:
     import psutil
 
     free = psutil.virtual_memory().available / 2**30
-    return Check("memory", free >= MIN_MEMORY_GB, f"{free:.1f} GB free", f"Close programs until {MIN_MEMORY_GB:.0f} GB are free.")
+    return Check(
+        "memory", free >= MIN_MEMORY_GB, f"{free:.1f} GB free", f"Close programs until {MIN_MEMORY_GB:.0f} GB are free."
+    )
 
 
 def _port(host: str, port: int) -> Check:

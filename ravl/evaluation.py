@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from ravl.tables import GroupAccuracy
 
 MIN_COUNT = 10
 """Images a group needs to be called the worst."""
+
+_Row = tuple[str, str, int, int, int, int, int]
+"""name, kind, class_index, feature, present, n, right: the columns of `GroupAccuracy`."""
 
 
 def group_accuracy(
@@ -26,53 +30,63 @@ def group_accuracy(
 
     predicted, label: (I,) class indices. present: feature id -> (I,) bool, images that show the feature.
     feature_names: names for reading; a missing or empty one becomes "feature ID". groups: group column -> (I,) values.
-    Raises ValueError when lengths differ.
+    The rows depend on all arguments but `predicted`, so that two models on the same images can be compared row by row.
+    Raises ValueError when lengths differ or a label has no class name.
     """
     predicted, label = np.asarray(predicted), np.asarray(label)
-    for name, column in {"predicted": predicted, **present, **groups}.items():
-        if len(column) != len(label):
-            raise ValueError(f"{name} must have one entry per label ({len(label)}), got {len(column)}.")
+    for name, column in [("predicted", predicted), *present.items(), *groups.items()]:
+        if np.shape(column) != label.shape:
+            raise ValueError(f"{name} must have one entry per label, {label.shape}, got {np.shape(column)}.")
+    if len(label) and not 0 <= label.min() <= label.max() < len(class_names):
+        raise ValueError(f"label must index the {len(class_names)} class names, got {label.min()} .. {label.max()}.")
     right = predicted == label
-    everything = np.ones(len(label), bool)
-    rows: list[tuple[str, str, int, int, int, NDArray[np.bool_]]] = [("all images", "overall", -1, -1, -1, everything)]
-    rows += [(str(name), "class", y, -1, -1, label == y) for y, name in enumerate(class_names)]
-    for feature, has in present.items():
-        title = feature_names.get(feature) or f"feature {feature}"
-        rows += [(f"with {title}", "feature", -1, feature, 1, has), (f"without {title}", "feature", -1, feature, 0, ~has)]
-    rows += _groups(label, class_names, present, feature_names, groups)
-    return GroupAccuracy(
-        name=np.array([row[0] for row in rows]),
-        kind=np.array([row[1] for row in rows]),
-        class_index=np.array([row[2] for row in rows]),
-        feature=np.array([row[3] for row in rows]),
-        present=np.array([row[4] for row in rows]),
-        n=np.array([row[5].sum() for row in rows]),
-        right=np.array([(row[5] & right).sum() for row in rows]),
-    )
+    shown = {feature: np.asarray(column, bool) for feature, column in present.items()}
+    titles = _titles(shown, feature_names)
 
-
-def _groups(
-    label: NDArray[np.integer[Any]],
-    class_names: Sequence[str],
-    present: Mapping[int, NDArray[np.bool_]],
-    feature_names: Mapping[int, str],
-    groups: Mapping[str, NDArray[np.str_]],
-) -> list[tuple[str, str, int, int, int, NDArray[np.bool_]]]:
-    """Class x presence of any of the features, and class x value of each group column; else the classes themselves."""
-    rows: list[tuple[str, str, int, int, int, NDArray[np.bool_]]] = []
-    any_feature = np.logical_or.reduce(list(present.values())) if present else None
-    if any_feature is not None:
-        titles = [feature_names.get(feature) or f"feature {feature}" for feature in present]
-        title = titles[0] if len(titles) == 1 else "any of " + ", ".join(titles)
-        only = next(iter(present)) if len(present) == 1 else -1
+    rows: list[_Row] = [("all images", "overall", -1, -1, -1, len(label), int(right.sum()))]
+    classes = _by_class(label, right, len(class_names), np.ones(len(label), bool))
+    rows += [(str(name), "class", y, -1, -1, *classes[y]) for y, name in enumerate(class_names)]
+    for feature, has in shown.items():
+        for side, mask in ((1, has), (0, ~has)):
+            name = f"{'with' if side else 'without'} {titles[feature]}"
+            rows.append((name, "feature", -1, feature, side, int(mask.sum()), int((mask & right).sum())))
+    if shown:
+        # one group per class and presence of any feature, not per combination: those would soon be empty
+        anywhere = np.logical_or.reduce(list(shown.values()))
+        title, only = _joined(list(titles.values())), next(iter(shown)) if len(shown) == 1 else -1
+        with_it, without = (_by_class(label, right, len(class_names), mask) for mask in (anywhere, ~anywhere))
         for y, name in enumerate(class_names):
-            rows.append((f"{name} with {title}", "group", y, only, 1, (label == y) & any_feature))
-            rows.append((f"{name} without {title}", "group", y, only, 0, (label == y) & ~any_feature))
+            rows.append((f"{name} with {title}", "group", y, only, 1, *with_it[y]))
+            rows.append((f"{name} without {title}", "group", y, only, 0, *without[y]))
     for column, values in groups.items():
         for value in np.unique(values):
-            for y, name in enumerate(class_names):
-                rows.append((f"{name}, {column}={value}", "group", y, -1, -1, (label == y) & (values == value)))
-    return rows or [(str(name), "group", y, -1, -1, label == y) for y, name in enumerate(class_names)]
+            counts = _by_class(label, right, len(class_names), values == value)
+            named = f"{column}={value}" if value else f"no {column}"
+            rows += [(f"{name}, {named}", "group", y, -1, -1, *counts[y]) for y, name in enumerate(class_names)]
+    if not shown and not groups:
+        rows += [(str(name), "group", y, -1, -1, *classes[y]) for y, name in enumerate(class_names)]
+    name_, kind, class_index, feature_, present_, n, hits = zip(*rows, strict=True)
+    return GroupAccuracy(*map(np.array, (name_, kind, class_index, feature_, present_, n, hits)))
+
+
+def _by_class(
+    label: NDArray[np.integer[Any]], right: NDArray[np.bool_], n_classes: int, mask: NDArray[np.bool_]
+) -> list[tuple[int, int]]:
+    """(images, right ones) of each class within the mask."""
+    n = np.bincount(label[mask], minlength=n_classes)
+    hits = np.bincount(label[mask & right], minlength=n_classes)
+    return list(zip(n.tolist(), hits.tolist(), strict=True))
+
+
+def _titles(present: Mapping[int, Any], feature_names: Mapping[int, str]) -> dict[int, str]:
+    """A name for every feature; features that people gave the same name are told apart by their id."""
+    names = {feature: feature_names.get(feature) or f"feature {feature}" for feature in present}
+    count = Counter(names.values())
+    return {feature: name if count[name] == 1 else f"{name} (feature {feature})" for feature, name in names.items()}
+
+
+def _joined(titles: list[str]) -> str:
+    return titles[0] if len(titles) == 1 else "any of " + ", ".join(titles)
 
 
 def as_document(groups: GroupAccuracy) -> dict[str, Any]:
@@ -84,10 +98,11 @@ def as_document(groups: GroupAccuracy) -> dict[str, Any]:
     accuracy = groups.accuracy
 
     def entry(row: int) -> dict[str, Any]:
-        return {"accuracy": None if np.isnan(accuracy[row]) else round(float(accuracy[row]), 6), "n": int(groups.n[row])}
+        share = accuracy[row]
+        return {"accuracy": None if np.isnan(share) else round(float(share), 6), "n": int(groups.n[row])}
 
     def rows(kind: str) -> list[int]:
-        return np.flatnonzero(groups.kind == kind).tolist()
+        return [int(row) for row in np.flatnonzero(groups.kind == kind)]
 
     worst = groups.worst(MIN_COUNT)
     per_feature: dict[str, dict[str, Any]] = {}

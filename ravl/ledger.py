@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,23 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from ravl.config import DECISIONS
 from ravl.errors import ConfigError, RunError
-from ravl.tables import Verdict
+from ravl.tables import Verdict, columns
+
+SCHEMA_VERSION = 1
+"""Kept in the database as `user_version`."""
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another one."""
 
 WITHDRAWN = "withdrawn"
 ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "lost")
+
+_WRITES = "ravl_writes"  # execution option of a transaction
 
 _meta = sa.MetaData()
 _verdicts = sa.Table(
@@ -69,8 +77,13 @@ _jobs = sa.Table(
 )
 sa.Index("one_job_per_device", _jobs.c.device, unique=True, sqlite_where=_jobs.c.status.in_(ACTIVE))
 
+_REFUSE = "BEGIN SELECT RAISE(ABORT, 'verdicts are append-only'); END"
 _APPEND_ONLY = (
-    "CREATE TRIGGER IF NOT EXISTS verdicts_{0} BEFORE {0} ON verdicts BEGIN SELECT RAISE(ABORT, 'verdicts are append-only'); END"
+    f"CREATE TRIGGER IF NOT EXISTS verdicts_UPDATE BEFORE UPDATE ON verdicts {_REFUSE}",
+    f"CREATE TRIGGER IF NOT EXISTS verdicts_DELETE BEFORE DELETE ON verdicts {_REFUSE}",
+    # INSERT OR REPLACE deletes the old row without asking the trigger above
+    "CREATE TRIGGER IF NOT EXISTS verdicts_REPLACE BEFORE INSERT ON verdicts "
+    f"WHEN EXISTS (SELECT 1 FROM verdicts WHERE id = NEW.id) {_REFUSE}",
 )
 
 
@@ -118,22 +131,54 @@ class Ledger:
     """The database of one workspace."""
 
     def __init__(self, workspace: Path | str) -> None:
-        """Open or create `<workspace>/ravl.db`. Raises RunError when that is impossible."""
+        """Open or create `<workspace>/ravl.db`. Raises RunError when that is impossible, or a newer ravl made it."""
         self.path = Path(workspace) / "ravl.db"
-        self._engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
+        # URL.create, because a path may hold characters that mean something in a URL
+        url = sa.URL.create("sqlite", database=str(self.path))
+        self._engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+        try:
+            self._prepare()
+        except RunError:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        """Create the tables, once. Opening a ledger that has them only reads."""
+        with self._reading() as connection:
+            found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        if found > SCHEMA_VERSION:
+            raise RunError(
+                f"{self.path} has schema version {found}, but this ravl reads up to {SCHEMA_VERSION}. "
+                "Open it with the newer ravl-dashboard that wrote it."
+            )
+        if found == SCHEMA_VERSION:
+            return
         with self._writing() as connection:
             _meta.create_all(connection)
-            for change in ("UPDATE", "DELETE"):
-                connection.execute(sa.text(_APPEND_ONLY.format(change)))
+            for trigger in _APPEND_ONLY:
+                connection.exec_driver_sql(trigger)
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
+        with self._told("written"), self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with self._told("read"), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            raise RunError(f"{self.path} could not be written: {error.orig}. Check the disk, then try again.") from error
+            yield
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            raise RunError(f"{self.path} could not be {what}: {error.orig}. Check the disk, then try again.") from error
 
     def close(self) -> None:
         self._engine.dispose()
@@ -151,23 +196,33 @@ class Ledger:
         name: str = "",
         note: str = "",
     ) -> Verdict:
-        """Append one decision and return it as stored. Raises ConfigError for a missing reviewer or unknown decision."""
+        """Append one decision and return it as stored. Raises ConfigError without a reviewer or a known decision."""
         if decision not in (*DECISIONS, WITHDRAWN):
             raise ConfigError(f"decision must be one of {', '.join(DECISIONS)}, got {decision!r}.")
         if not reviewer.strip():
             raise ConfigError("reviewer must be a name, got none. A decision is kept together with who made it.")
-        row = dict(run=run, feature=int(feature), pull_class=pull_class, decision=decision, reviewer=reviewer.strip())
-        row |= dict(name=name.strip(), note=note.strip(), seen=seen, at=now())
+        verdict = Verdict(
+            run=run,
+            feature=int(feature),
+            pull_class=pull_class,
+            decision=decision,
+            name=name.strip(),
+            note=note.strip(),
+            reviewer=reviewer.strip(),
+            at=now(),
+            seen=seen,
+        )
+        row = {key: value for key, value in columns(verdict).items() if key != "id"}
         with self._writing() as connection:
-            key = connection.execute(_verdicts.insert().values(row)).inserted_primary_key
-        return Verdict(**row, id=int(key[0]) if key else 0)  # type: ignore[arg-type]
+            stored = connection.execute(_verdicts.insert().values(row))
+        return replace(verdict, id=_key(stored))
 
     def history(self, run: str, feature: int | None = None) -> list[Verdict]:
         """All decisions of a run (or of one of its features), oldest first."""
         query = sa.select(_verdicts).where(_verdicts.c.run == run).order_by(_verdicts.c.id)
         if feature is not None:
             query = query.where(_verdicts.c.feature == int(feature))
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [Verdict(**row) for row in connection.execute(query).mappings()]
 
     def verdicts(self, run: str) -> dict[int, Verdict]:
@@ -177,25 +232,30 @@ class Ledger:
 
     def reviewers(self) -> list[str]:
         """Everyone who decided something in this workspace, the latest first."""
-        query = sa.select(_verdicts.c.reviewer).group_by(_verdicts.c.reviewer).order_by(sa.func.max(_verdicts.c.id).desc())
-        with self._engine.connect() as connection:
+        query = (
+            sa.select(_verdicts.c.reviewer).group_by(_verdicts.c.reviewer).order_by(sa.func.max(_verdicts.c.id).desc())
+        )
+        with self._reading() as connection:
             return list(connection.execute(query).scalars())
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     def add_job(self, kind: str, title: str, arguments: list[str], device: str, run: str = "") -> Job:
         """Queue a job. Raises ConfigError when the device already has one."""
-        row = dict(kind=kind, title=title, arguments=json.dumps(arguments), device=device, run=run, status="queued", created=now())
+        row = {"kind": kind, "title": title, "arguments": json.dumps(arguments), "device": device, "run": run}
+        row |= {"status": "queued", "created": now()}
         try:
             with self._writing() as connection:
-                key = connection.execute(_jobs.insert().values(row)).inserted_primary_key
+                stored = connection.execute(_jobs.insert().values(row))
         except IntegrityError as error:
-            raise ConfigError(f"one job runs on {device} at a time, and one is running. Wait for it, or cancel it.") from error
-        return self.job(int(key[0]))  # type: ignore[index]
+            raise ConfigError(
+                f"one job runs on {device} at a time, and one is running. Wait for it, or cancel it."
+            ) from error
+        return self.job(_key(stored))
 
     def job(self, job: int) -> Job:
         """One job by id. Raises ConfigError for an unknown one."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(sa.select(_jobs).where(_jobs.c.id == job)).mappings().first()
         if row is None:
             raise ConfigError(f"job must be the number of a job of this workspace, got {job}.")
@@ -208,7 +268,7 @@ class Ledger:
             query = query.where(_jobs.c.kind == kind)
         if run is not None:
             query = query.where(_jobs.c.run == run)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
 
     def update_job(self, job: int, **values: Any) -> None:
@@ -219,7 +279,9 @@ class Ledger:
             connection.execute(_jobs.update().where(_jobs.c.id == job, _jobs.c.status.in_(ACTIVE)).values(values))
 
     def end_job(self, job: int, status: str, reason: str = "") -> None:
-        """The final word on a job; only the first one counts."""
+        """The final word on a job, one of ENDED; only the first one counts."""
+        if status not in ENDED:
+            raise ValueError(f"status must be one of {', '.join(ENDED)}, got {status!r}.")
         self.update_job(job, status=status, reason=reason, finished=now())
 
 
@@ -235,8 +297,22 @@ def _job(row: sa.RowMapping) -> Job:
     return Job(**values)
 
 
+def _key(stored: sa.CursorResult[Any]) -> int:
+    """Id of the row that was just inserted."""
+    key = stored.inserted_primary_key
+    assert key is not None  # both tables have one
+    return int(key[0])
+
+
 def _configure(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin` says, so that they hold DDL as well
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a decision survives a power cut
     cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    # a writer takes its lock at once: waiting works then, while turning a reader into a writer may fail at once
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -62,7 +61,14 @@ def terminal() -> Iterator[Report]:
 @contextmanager
 def _bars() -> Iterator[Report]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     bars = (
         TextColumn("{task.description}"),
@@ -103,11 +109,11 @@ def job_row(ledger: Ledger, job: int) -> Iterator[Report]:
     def cancel(signum: int, frame: object) -> None:
         raise Cancelled
 
-    shown = {"stage": "", "at": 0.0}
+    shown: dict[str, Any] = {"stage": "", "at": 0.0}
 
     def report(step: Step) -> None:
         new, last = step.stage != shown["stage"], step.done >= step.total
-        if not (new or last or time.monotonic() - float(shown["at"]) > 0.5):
+        if not (new or last or time.monotonic() - shown["at"] > 0.5):
             return
         values: dict[str, Any] = dict(stage=step.stage, done=step.done, total=step.total, heartbeat=now())
         values |= {"stage_started": now()} if new else {}
@@ -136,5 +142,3 @@ def job_row(ledger: Ledger, job: int) -> Iterator[Report]:
         stop.set()
         thread.join()
         signal.signal(signal.SIGTERM, before)
-
-

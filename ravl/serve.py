@@ -17,7 +17,9 @@ START_SECONDS = 60.0
 
 def serve(workspace: Path, host: str, port: int, open_browser: bool) -> int:
     """Serve until interrupted; returns 0. Raises RunError when the server ends before it answers."""
-    process = subprocess.Popen(streamlit_command(workspace, port, host), env=environment(workspace), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        streamlit_command(workspace, port, host), env=environment(workspace), stdout=subprocess.DEVNULL
+    )
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     try:
         _wait(process, url)
@@ -39,7 +41,9 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise RunError(f"the dashboard ended with code {process.returncode} before it answered. See the lines above.")
+            raise RunError(
+                f"the dashboard ended with code {process.returncode} before it answered. See the lines above."
+            )
         try:
             with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
                 return

@@ -86,7 +86,9 @@ def findings_text(document: dict[str, Any]) -> str:
         lines.append(f"{document['n_skipped']} images could not be read; the Overview page lists them")
     if not document["features"]:
         return "\n".join([*lines, "no feature was found: the regions form no clusters"])
-    lines.append(f"{'feature':>8}  {'pulls to':<16}{'influence':>10}{'gap':>8}{'regions':>9}{'images':>8}  paper's rule")
+    lines.append(
+        f"{'feature':>8}  {'pulls to':<16}{'influence':>10}{'gap':>8}{'regions':>9}{'images':>8}  paper's rule"
+    )
     for entry in document["features"][:10]:
         lines.append(
             f"{entry['feature']:>8}  {entry['pull_class'] or '-':<16}{_plain(entry['influence']):>10}{_plain(entry['gap']):>8}"

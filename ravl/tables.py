@@ -84,7 +84,9 @@ class Regions:
         _column(self, "image", np.int32, (None,))
         _column(self, "box", np.int32, (len(self.image), 4))
         _column(self, "position", np.int16, (len(self.image),))
-        if len(self.image) and (np.any(np.diff(self.image) < 0) or not 0 <= self.image[0] or self.image[-1] >= self.n_images):
+        if len(self.image) and (
+            np.any(np.diff(self.image) < 0) or not 0 <= self.image[0] or self.image[-1] >= self.n_images
+        ):
             raise ValueError(f"Regions.image must rise within 0 .. {self.n_images - 1}.")
         if np.any(self.box[:, :2] < 0) or np.any(self.box[:, 2:] <= self.box[:, :2]):
             raise ValueError("Regions.box must be x0, y0, x1, y1 with 0 <= x0 < x1 and 0 <= y0 < y1.")
@@ -266,6 +268,24 @@ class Exemplars:
     def rows_of(self, feature: int) -> NDArray[np.int64]:
         """Row numbers of one feature, best first."""
         return np.flatnonzero(self.feature == feature)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the audited model says about images it was not audited on; a repair takes it once and keeps it.
+
+    predicted: (I,) int16 class. feature: (R,) int32 feature id of each region, or NOISE. best: (I,) int32, the region with
+    the highest score for the image's true class; -1 for an image without regions.
+    """
+
+    predicted: NDArray[np.int16]
+    feature: NDArray[np.int32]
+    best: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        _column(self, "predicted", np.int16, (None,))
+        _column(self, "feature", np.int32, (None,))
+        _column(self, "best", np.int32, (len(self.predicted),))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def test_many_classes_are_encoded_in_blocks(monkeypatch):
 
 
 def test_a_wrong_number_of_names_is_refused():
-    with pytest.raises(ConfigError, match="must name the 3 classes.*got 2: cat, dog.*has a, b, c"):
+    with pytest.raises(ConfigError, match=r"must name the 3 classes.*got 2: cat, dog.*has a, b, c"):
         class_vectors(ColourModel(), ["a", "b", "c"], PromptsConfig(classes=("cat", "dog")))
 
 

@@ -1,7 +1,7 @@
-"""A linear vision-language model made of mean colours: it answers the protocol without torch, and by hand-checkable rules.
+"""A linear vision-language model made of mean colours: it answers the protocol without torch, checkable by hand.
 
-An image's vector is its mean colour; removing a box takes its pixels out of the mean (`token_drop`) or paints them in the
-mean colour (`mean_fill`). A text's vector is the colour it names.
+An image's vector is its mean colour; removing a box takes its pixels out of the mean (`token_drop`) or paints them in
+the mean colour (`mean_fill`). A text's vector is the colour it names.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _record(run: AuditRun, book: Ledger) -> None:
             "When (UTC)": [wording.moment(verdict.at).removesuffix(" UTC") for verdict in newest],
             "Feature": [verdict.feature for verdict in newest],
             "Decision": [wording.DECISIONS[verdict.decision] for verdict in newest],
-            "Errors called": [verdict.pull_class or "–" for verdict in newest],
+            "Mistaken for": [verdict.pull_class or "–" for verdict in newest],
             "Name": [verdict.name for verdict in newest],
             "Note": [verdict.note for verdict in newest],
             "By": [verdict.reviewer for verdict in newest],

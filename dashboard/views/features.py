@@ -10,7 +10,7 @@ from dashboard import markup, panels, readers, state, summaries, wording
 from dashboard.summaries import Audit, Finding
 
 FILTERS = {"all": "All", "flagged": "Flagged", "open": "Not decided", "decided": "Decided"}
-SHOWN_CROPS = 24
+SHOWN_CROPS = 12
 TABLE_ROWS = 8
 
 
@@ -76,6 +76,7 @@ def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str) -> N
         selection_mode="single-row",
         selection_default=None if place is None else {"selection": {"rows": [place]}},
         column_config=_CONFIG,
+        placeholder="–",
         alt="Features, ranked",
     )
 
@@ -83,7 +84,7 @@ def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str) -> N
 _CONFIG = {
     "": st.column_config.ImageColumn("", width=52, help="The region that contributes most to an error."),
     "Feature": st.column_config.TextColumn(width="medium"),
-    "Errors called": st.column_config.TextColumn(help="The class that errors with this feature go to."),
+    "Mistaken for": st.column_config.TextColumn(help="The class that errors with this feature go to."),
     "Errors decided": st.column_config.TextColumn(
         help="Images wrongly called so, in which a region of this feature decides, of all images wrongly called so."
     ),
@@ -106,7 +107,7 @@ def _columns(audit: Audit, rows: tuple[Finding, ...]) -> dict[str, list[object]]
     return {
         "": [top[0].crop if top else None for top in tops],
         "Feature": [wording.title(row) for row in rows],
-        "Errors called": [row.pull or "–" for row in rows],
+        "Mistaken for": [row.pull or "–" for row in rows],
         "Errors decided": [f"{row.decided} of {row.called}" if row.pull else "–" for row in rows],
         "Influence": [None if math.isnan(row.influence) else row.influence for row in rows],
         "Gap": [None if math.isnan(row.gap) else row.gap for row in rows],
@@ -133,12 +134,15 @@ def _chosen(audit: Audit, row: Finding, run: str) -> None:
 
 
 def _exemplars(audit: Audit, feature: int) -> None:
-    crops = summaries.exemplars(audit, feature, SHOWN_CROPS)
+    crops = summaries.exemplars(audit, feature)
     if not crops:
         st.caption("Exemplars are not measured yet: this audit's stage *Removing regions* is not finished.")
         return
     st.markdown(f"**What it looks like** – {wording.count(len(crops), 'exemplar')}, the most harmful first")
-    panels.crop_gallery(audit, crops, f"exemplars-{audit.run}-{feature}")
+    more = len(crops) > SHOWN_CROPS and st.toggle(
+        f"Show all {len(crops)}", key="all-exemplars", persist_state="session"
+    )
+    panels.crop_gallery(audit, crops if more else crops[:SHOWN_CROPS], f"exemplars-{audit.run}-{feature}")
     st.caption(wording.CONTRIBUTION)
 
 

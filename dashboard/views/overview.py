@@ -52,7 +52,7 @@ def _next(view: Overview, run: str) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", key="next"):
         st.markdown(f"**Next:** {text}", width="content")
         st.space("stretch")
-        panels.link(page, f"Go to {panels.PAGES[page][1]}", run)
+        panels.go(page, f"Go to {panels.PAGES[page][1]}", run, "go-next")
 
 
 def _accuracy(view: Overview) -> None:

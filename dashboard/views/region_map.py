@@ -55,8 +55,11 @@ def _map(run: AuditRun, rows: tuple[Finding, ...], by: str) -> None:
                 f"{len(shown):,} of {len(points):,} regions are drawn, with the share of every feature kept; "
                 "counts and crops of a selection are over all of them."
             )
-        chosen = selection.enclosed(points, state.shapes(run.id))
-        _selection(run, audit, chosen, rows)
+        feature = _pick(run.id, rows)
+        if feature is not None:
+            _selection(run, audit, audit.members(feature), rows)
+        elif state.shapes(run.id):
+            _selection(run, audit, selection.enclosed(points, state.shapes(run.id)), rows)
 
 
 def _chart(
@@ -74,6 +77,7 @@ def _chart(
         drawn = selection.shapes_of(event)
         if drawn:  # an event without a shape is only the chart being drawn anew
             state.keep_shapes(run.id, drawn)
+            state.set_widget(f"map-feature-{run.id}", None)
 
     figure = charts.map_figure(points, shown, coloured, readers.hover_texts(audit, shown), state.colours())
     st.plotly_chart(
@@ -82,16 +86,25 @@ def _chart(
         on_select=choose,
         selection_mode=("box", "lasso"),
         config={"displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["autoScale2d", "toImage"]},
-        alt="Map of all regions. Select regions with the mouse, or choose a feature below the map.",
+        alt="Map of all regions. Select regions with the mouse, or choose a feature in the list below.",
+    )
+
+
+def _pick(run: str, rows: tuple[Finding, ...]) -> int | None:
+    """The way without a mouse: choose a feature instead of drawing around it."""
+    titles = {row.feature: f"{wording.title(row)} ({wording.count(row.n_regions, 'region')})" for row in rows}
+    label = "Draw around points with the mouse to see their crops, or choose a feature"
+    return st.selectbox(
+        label,
+        list(titles),
+        index=None,
+        format_func=titles.__getitem__,
+        key=f"map-feature-{run}",
+        placeholder="a feature",
     )
 
 
 def _selection(run: AuditRun, audit: Audit, chosen: NDArray[np.int64], rows: tuple[Finding, ...]) -> None:
-    if not state.shapes(run.id):
-        st.markdown(
-            "Draw around points with the mouse to see their crops. Keyboard: choose a feature on the page *Features*."
-        )
-        return
     counts = selection.chosen(audit, chosen)
     with st.container(horizontal=True, vertical_alignment="center", key="selection"):
         st.markdown(wording.selection(counts), width="content")
@@ -111,6 +124,7 @@ def _selection(run: AuditRun, audit: Audit, chosen: NDArray[np.int64], rows: tup
 
 def _clear(run: str) -> None:
     state.keep_shapes(run, ())
+    state.set_widget(f"map-feature-{run}", None)
     # a new key draws the chart anew: Python cannot take a drawn lasso away
     state.remember(f"map-version:{run}", state.remembered(f"map-version:{run}", 0) + 1)
 

@@ -33,13 +33,13 @@ def render() -> None:
     row = view.current
     assert row is not None  # rows are not empty
     state.choose_feature(run.id, row.feature)
-    _progress(view)
-    left, right = st.columns([2.1, 1], gap="large")
+    _progress(run.id, view)
+    left, right = st.columns([2, 1], gap="medium")
     with left:
         _evidence(audit, row)
     with right:
         _decide(run, audit, book, row)
-        _move(run.id, view)
+        _undo(run.id, row)
         _history(book, run.id, row.feature)
 
 
@@ -55,11 +55,22 @@ def _where(run: AuditRun, rows: tuple[Finding, ...]) -> Review:
     return summaries.review(flagged if only else rows, feature)
 
 
-def _progress(view: Review) -> None:
+def _progress(run: str, view: Review) -> None:
     total = len(view.rows)
-    st.progress(
-        view.decided / total, text=f"{view.decided} of {total} decided · feature {view.position + 1} of {total}"
-    )
+    with st.container(horizontal=True, vertical_alignment="bottom", key="progress"):
+        st.progress(
+            view.decided / total, text=f"{view.decided} of {total} decided · feature {view.position + 1} of {total}"
+        )
+        for label, step, shortcut in (("Previous", -1, "Left"), ("Next", 1, "Right")):
+            target = view.neighbour(step)
+            st.button(
+                label,
+                key=f"go-{shortcut.lower()}",
+                shortcut=shortcut,
+                disabled=target is None,
+                on_click=state.choose_feature,
+                args=(run, target),
+            )
 
 
 def _evidence(audit: Audit, row: Finding) -> None:
@@ -84,10 +95,11 @@ def _evidence(audit: Audit, row: Finding) -> None:
 def _decide(run: AuditRun, audit: Audit, book: Ledger, row: Finding) -> None:
     who = _reviewer(book)
     recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
-    _text("name", "Name", run.id, row.feature, recorded[0], "what a person would call it")
+    _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
     _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
-    for decision in DECISIONS:
-        st.button(
+    places = st.columns(2) + st.columns(2)
+    for place, decision in zip(places, DECISIONS, strict=True):
+        place.button(
             wording.DECISIONS[decision],
             key=f"decide-{decision}",
             shortcut=KEYS[decision],
@@ -158,7 +170,7 @@ def _unsaved(run: str, row: Finding, seen: str, who: str, recorded: tuple[str, s
     if written == recorded:
         return
     if not row.decision:
-        st.caption("Name and note are recorded with your decision.")
+        st.caption("What you wrote is recorded with your decision.")
         return
     st.button(
         "Record the new text",
@@ -169,30 +181,18 @@ def _unsaved(run: str, row: Finding, seen: str, who: str, recorded: tuple[str, s
     )
 
 
-def _move(run: str, view: Review) -> None:
-    row = view.current
-    assert row is not None
-    with st.container(horizontal=True):
-        for label, step, shortcut in (("Previous", -1, "Left"), ("Next", 1, "Right")):
-            target = view.neighbour(step)
-            st.button(
-                label,
-                key=f"go-{shortcut.lower()}",
-                shortcut=shortcut,
-                disabled=target is None,
-                on_click=state.choose_feature,
-                args=(run, target if target is not None else row.feature),
-            )
-        st.button(
-            "Undo",
-            key="undo",
-            shortcut="Z",
-            icon=":material/undo:",
-            disabled=not row.decision,
-            help="Withdraws the decision. That is recorded too.",
-            on_click=state.action(_withdraw),
-            args=(run, row),
-        )
+def _undo(run: str, row: Finding) -> None:
+    st.button(
+        "Undo",
+        key="undo",
+        shortcut="Z",
+        icon=":material/undo:",
+        width="stretch",
+        disabled=not row.decision,
+        help="Withdraws the decision. That is recorded too.",
+        on_click=state.action(_withdraw),
+        args=(run, row),
+    )
 
 
 def _withdraw(run: str, row: Finding) -> None:

@@ -78,7 +78,7 @@ def _audits(book: Ledger, runs: list[AuditRun], every_job: list[Job]) -> None:
     with st.container(gap="small", key="audits"):
         for run in runs if everything else runs[:SHOWN_AUDITS]:
             with state.errors_as_sentences():
-                _audit(audits.audit_row(run, every_job, len(book.verdicts(run.id))))
+                _audit(audits.audit_row(run, every_job, len(book.verdicts(run.id))), newest=run is runs[0])
 
 
 _COLOURS: dict[str, Literal["green", "blue", "red", "orange"]] = {
@@ -90,7 +90,7 @@ _COLOURS: dict[str, Literal["green", "blue", "red", "orange"]] = {
 }
 
 
-def _audit(row: AuditRow) -> None:
+def _audit(row: AuditRow, newest: bool) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"audit-{row.run}"):
         with st.container(gap=None):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -98,7 +98,7 @@ def _audit(row: AuditRow) -> None:
                 st.badge(wording.STATUS[row.status], color=_COLOURS.get(row.status, "gray"))
             st.caption(wording.plain(wording.audit_line(row)))
         if row.status == "finished":
-            panels.link("overview", "Open", row.run)
+            panels.go("overview", "Open", row.run, f"open-{row.run}", primary=newest)
 
 
 def _damaged(workspace: Path) -> None:
@@ -121,7 +121,8 @@ def _new_audit(book: Ledger, workspace: Path, taken: list[str], running: Job | N
     images, model = _ask_inputs()
     classes, templates = _ask_prompts()
     settings = _ask_advanced()
-    wanted = st.text_input(
+    left, _ = st.columns(2)
+    wanted = left.text_input(
         "Name of the audit", key="new-name", persist_state="session", placeholder="taken from the image folder"
     )
     name = audits.free_name((wanted or "").strip() or Path(images or "audit").stem, taken)
@@ -132,13 +133,14 @@ def _new_audit(book: Ledger, workspace: Path, taken: list[str], running: Job | N
         st.button(
             "Start the audit",
             icon=":material/play_arrow:",
-            type="primary" if taken else "secondary",
             key="start-audit",
             disabled=running is not None or bool(problem),
             help="One job runs at a time on this machine; wait for the running one." if running else problem or None,
             on_click=state.action(jobs.start),
             args=(book, workspace, "discover", f"Audit {name}", arguments),
         )
+    if problem and (images or model) and not checking:
+        st.caption(wording.plain(problem))
     if checking:
         state.remember("check", None)
         with state.errors_as_sentences():

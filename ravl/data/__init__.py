@@ -1,6 +1,9 @@
-"""Labelled images: readers of folders and manifests, and the one rule by which files become pixels."""
+"""Labelled images: `read_images` lists and checks them, `load_images` and `decode` turn files into upright RGB."""
 
-from ravl.data.decoding import decode, to_rgb
-from ravl.data.readers import load_images, read_images
+from __future__ import annotations
 
-__all__ = ["decode", "load_images", "read_images", "to_rgb"]
+from ravl.data.decoding import decode
+from ravl.data.images import load_images
+from ravl.data.readers import read_images
+
+__all__ = ["decode", "load_images", "read_images"]

@@ -1,72 +1,164 @@
-"""The one rule by which image files become pixels: upright, three channels, eight bits.
+"""The one decoding rule: a file becomes an upright 8-bit RGB image, or is refused with the reason.
 
-The EXIF turn is applied, CMYK and palettes are converted, transparency is laid on white, 16-bit and floating point
-greys are scaled to eight bits rather than clipped. What is ambiguous or damaged is refused with a reason.
+The EXIF turn is applied. Transparent pixels are laid on white. Grey of more than 8 bits is scaled, never clipped (see
+`_grey`). CMYK is converted without its colour profile. Files of several frames are refused, because it is unclear which
+one was audited; the exception is MPO, what phones and cameras call .jpg, whose first frame is the photograph.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import stat
+import struct
+import threading
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ravl.errors import DataError
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # by content; none of these starts another program
+_MAX_BYTES = 2**30  # no image below the pixel limit is larger
 
-def decode(path: Path | BinaryIO) -> Image.Image:
-    """Read an image file as an upright RGB image.
+# what Pillow's readers raise on bytes that are not what they should be
+_DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
+_DAMAGED += (AttributeError, OverflowError, struct.error, zlib.error)
 
-    Raises DataError with the reason in a few words: missing, empty, truncated, not an image, animated, too large.
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+
+_warning_filters = threading.Lock()
+
+
+def decode(path: Path | str) -> Image.Image:
+    """Read one image file as upright 8-bit RGB.
+
+    Raises DataError with one sentence when the file is missing, empty, truncated, no image, of several frames, or has
+    more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", message=".*(Corrupt EXIF|Truncated File Read|Metadata Warning).*")
-            with Image.open(path) as opened:
-                frames = getattr(opened, "n_frames", 1)
-                if frames > 1:
-                    raise DataError(f"has {frames} frames; save the frame to audit as a file of its own")
-                opened.load()
-                return to_rgb(ImageOps.exif_transpose(opened))
+        return decode_bytes(read_file(path))
+    except DataError as error:
+        raise DataError(f"{path} {error}.") from error
+
+
+def read_file(path: Path | str) -> bytes:
+    """The bytes of a regular file. Raises DataError whose message continues the sentence that begins with the path."""
+    try:
+        about = os.stat(path)
+        # a pipe or a device would block for ever
+        if not stat.S_ISREG(about.st_mode):
+            raise DataError("is not a file")
+        if about.st_size > _MAX_BYTES:
+            raise DataError(f"has {about.st_size / 2**30:.1f} GiB, more than the 1 GiB that is read; scale it down")
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise DataError("does not exist") from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL character in the path
+        raise DataError(f"cannot be read ({error})") from error
+    if not data:
+        raise DataError("is empty (0 bytes)")
+    return data
+
+
+def decode_bytes(data: bytes) -> Image.Image:
+    """Decode a file's content as `decode` does. Raises DataError with a message as that of `read_file`."""
+    try:
+        with _pillow_warnings():
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            frames = int(getattr(image, "n_frames", 1))
+        if frames > 1 and image.format != "MPO":
+            raise DataError(f"has {frames} frames; export the frame to audit as a file of its own")
+        limit = Image.MAX_IMAGE_PIXELS
+        # Pillow's warning is the same check, but other threads may change the filters that make it an error
+        if limit is not None and image.width * image.height > limit:
+            raise Image.DecompressionBombError
+        image.load()
     except UnidentifiedImageError:
-        empty = isinstance(path, Path) and path.stat().st_size == 0
-        raise DataError("is empty (0 bytes)" if empty else "is not an image that can be read") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataError("has more pixels than is safe to decode; scale it down") from None
-    except PermissionError:
-        raise DataError("may not be read; permission is denied") from None
-    except IsADirectoryError:
-        raise DataError("is a folder, not an image") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
-        # Pillow raises any of these for damaged files, depending on the format
-        raise DataError(f"is damaged or truncated ({error})") from None
+        raise DataError(f"is not an image that can be read ({', '.join(_FORMATS)}); save it as PNG or JPEG") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down") from None
+    except MemoryError:
+        raise DataError("needs more memory than there is; scale it down") from None
+    except _DAMAGED as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise DataError(f"is damaged or truncated ({reason}); copy it again") from error
+    turn = _TURN.get(_orientation(image))
+    rgb = _rgb(image)
+    rgb = rgb if turn is None else rgb.transpose(turn)
+    rgb.info = {}  # camera position and names must not travel with crops
+    return rgb
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB. 16-bit values are divided by 257; 32-bit and float greys are stretched from minimum to maximum,
-    unless floats already lie in 0 .. 1."""
-    if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image, np.float64) / 257)
-    if image.mode in ("I", "F"):
-        values = np.asarray(image, np.float64)
-        if image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535:
-            return _grey(values / 257)  # 16-bit PNG in older Pillow
-        if image.mode == "F" and np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
-            return _grey(values * 255)
-        low, high = np.nanmin(values), np.nanmax(values)
-        return _grey((values - low) / (high - low) * 255 if high > low else np.zeros_like(values))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layered).convert("RGB")
+@contextmanager
+def _pillow_warnings() -> Iterator[None]:
+    """Make Pillow's size warning an error and drop those about metadata, which do not concern the pixels."""
+    with _warning_filters, warnings.catch_warnings():  # the filters belong to the process: one thread at a time
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _orientation(image: Image.Image) -> Any:
+    """The EXIF orientation, 1..8; 1 when the EXIF data cannot be read, as in browsers."""
+    try:
+        with _pillow_warnings():
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED:
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey(image)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layer).convert("RGB")
+    if image.mode not in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"):
+        raise DataError(f"has the colour mode {image.mode}; save it as RGB or grey")
     return image.convert("RGB")
 
 
-def _grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
-    eight = np.clip(np.nan_to_num(values).round(), 0, 255).astype(np.uint8)
-    return Image.fromarray(eight).convert("RGB")
+def _grey(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W) 8-bit grey of an image of more bits.
+
+    16 bits: the high byte, as Pillow does for 16-bit colour; so the full range of the format counts, not the range that
+    an image happens to use, and images stay comparable. 12-bit TIFF: the high 8 bits. 32-bit integers: as 16 bits where
+    all values lie in 0 .. 65535, else stretched from the image's minimum to its maximum. Floats: 0 .. 1 is black to
+    white; where values lie outside, stretched likewise. A fully transparent grey (PNG) is white.
+    """
+    value = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        tags: Any = getattr(image, "tag_v2", {})
+        level = value >> (4 if tags.get(_TIFF_BITS) == (12,) else 8)
+        if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts 8-bit images only
+            level = 255 - level
+        clear = image.info.get("transparency")
+        return (np.where(value == clear, 255, level) if isinstance(clear, int) else level).astype(np.uint8)
+    if not np.isfinite(value).all():
+        raise DataError("holds values that are not finite; replace them")
+    low, high = float(value.min()), float(value.max())
+    if image.mode == "I" and low >= 0 and high <= 65535:
+        return (value >> 8).astype(np.uint8)
+    if image.mode == "F" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    scaled = (value.astype(np.float64) - low) / (high - low) if high > low else np.zeros(value.shape)
+    return np.rint(255 * scaled).astype(np.uint8)

@@ -1,239 +1,167 @@
-"""Readers of labelled image sets: a folder `class/image`, or a manifest in CSV or Parquet.
-
-Every image is decoded once while reading, since only decoding finds a truncated file. What cannot be used is listed with
-its reason; above a stated share it is an error.
-"""
+"""Image sets from a folder or a manifest. Every image is decoded once, which is how damage is found."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from PIL import Image
 
-from ravl.data.decoding import decode
+from ravl.data.decoding import decode_bytes, read_file
+from ravl.data.folder import list_folder
+from ravl.data.images import in_order
+from ravl.data.listing import FORMS, Listing, few, natural
+from ravl.data.manifest import SUFFIXES, list_manifest
 from ravl.errors import DataError
 from ravl.tables import ImageSet, Report, Step, quiet
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-MANIFEST_SUFFIXES = (".csv", ".parquet")
-MAX_GROUP_VALUES = 64
-_THREADS = 4
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """What a folder or manifest says, before any image is opened. Columns have one entry per row."""
-
-    root: Path
-    file: list[str]
-    label: list[str]
-    class_names: tuple[str, ...]
-    caption: list[str] | None
-    groups: dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """One image that was opened: its upright size and content digest, or the reason why not."""
-
-    size: tuple[int, int]
-    content: str
-    reason: str
+_MAX_CLASSES = 32_767  # labels are int16
 
 
 def read_images(
-    path: str | Path, classes: Sequence[str] = (), max_unreadable: float = 0.05, report: Report = quiet
+    path: Path | str,
+    classes: Iterable[str] = (),
+    max_unreadable: float = 0.05,
+    report: Report = quiet,
 ) -> ImageSet:
-    """Read a labelled image set.
+    """List, decode and fingerprint an image set.
 
-    path: a folder with one sub-folder per class, or a `.csv` / `.parquet` manifest with the columns image_path, label and
-    optionally caption, paths relative to the manifest. Further columns with at most 64 values become group columns.
-    classes: names in label order; empty: the folder names or labels, sorted. max_unreadable: share of images that may be
-    listed as skipped.
-    Raises DataError: nothing there, unknown classes, fewer than two classes, too many unreadable images.
+    path: a folder `class/image` (deeper folders belong to their class; hidden files are ignored; files are ordered by
+    path, numbers by value), or a manifest, `.csv`, `.tsv` or `.parquet`, with the columns `image_path` and `label`, and
+    perhaps `caption`. Each further column of 2 to MAX_GROUP_VALUES distinct values becomes a group column. Paths in a
+    manifest are relative to its folder; those that lead out of it are kept, as absolute paths.
+    classes: class names in label order. Without them the folder names, or the distinct labels, sorted (as numbers if
+    all are); then a folder without images is no class. A class may have no image, but two must have some.
+    max_unreadable: share, 0..1, of the listed images that may be missing or unreadable; they are in `skipped`.
+
+    Raises DataError when the set cannot be audited, with one sentence that says what to do.
     """
-    source = Path(path).expanduser()
-    if not source.exists():
-        raise DataError(f"--images must be a folder or a manifest file, but {source} does not exist.")
-    if source.is_dir():
-        listing = _list_folder(source.resolve(), tuple(classes))
-    elif source.suffix.lower() in MANIFEST_SUFFIXES:
-        listing = _list_manifest(source.resolve(), tuple(classes))
+    where = Path(os.path.abspath(Path(path).expanduser()))
+    wanted = tuple(name.strip() for name in classes)
+    if where.is_dir():
+        listing = list_folder(where.resolve(), wanted)
+    elif not where.exists():
+        raise DataError(f"images must be {FORMS}, but {where} does not exist. Check the path.")
+    elif where.suffix.lower() in SUFFIXES:
+        listing = list_manifest(where)
     else:
-        raise DataError(
-            f"--images must be a folder or a .csv or .parquet manifest, but {source} is another kind of file."
-        )
-    return _decode_all(listing, source, max_unreadable, report)
+        raise DataError(f"images must be {FORMS}, got the file {where}.")
+    names = _class_names(wanted, listing)
+    _check_classes(listing.label, where)
+
+    checked: list[_Checked] = []
+    report(Step("images", 0, len(listing.file)))
+    for one in in_order(_check, [os.path.join(listing.root, name) for name in listing.file]):
+        checked.append(one)
+        report(Step("images", len(checked), len(listing.file)))
+    good = [not one.reason for one in checked]
+    bad = [(name, one.reason) for name, one in zip(listing.file, checked, strict=True) if one.reason]
+    skipped = sorted([*listing.skipped, *bad], key=lambda row: natural(row[0]))
+    _check_share(skipped, sum(good), max_unreadable)
+    _check_classes(list(compress(listing.label, good)), where, len(skipped))
+    unused = [name for name in listing.empty if name not in names]
+    skipped += [(f"{name}/", "holds no image, so it is not used as a class") for name in unused]
+    return _image_set(listing, names, good, list(compress(checked, good)), skipped)
 
 
-def load_images(images: ImageSet, ids: Iterable[int]) -> list[Image.Image]:
-    """Decode some images of a set, in the order of `ids`. Raises DataError when a file is gone or has changed its size."""
+@dataclass(frozen=True)
+class _Checked:
+    """width, height: upright pixels. digest: of the file's bytes. reason: why it cannot be used, or empty."""
 
-    def load(i: int) -> Image.Image:
-        path = Path(images.root) / str(images.file[i])
-        try:
-            image = decode(path)
-        except DataError as error:
-            raise DataError(
-                f"the image {path} was readable before, but now it {error}. Restore it, or audit again."
-            ) from error
-        if image.size != tuple(images.size[i]):
-            raise DataError(f"the image {path} has changed since the audit began. Restore it, or audit again.")
-        return image
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(load, ids))
+    width: int
+    height: int
+    digest: str
+    reason: str
 
 
-def _list_folder(root: Path, classes: tuple[str, ...]) -> _Listing:
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = {name: _files_in(root / name) for name in folders}
-    direct = {name for name, files in found.items() if any(f.count("/") == 0 for f in files)}
-    if not any(found.values()):
-        raise DataError(
-            f"--images must hold one folder per class with images inside, but {root} has "
-            f"{'no folders' if not folders else f'{len(folders)} folders without images'}. "
-            f"Readable suffixes: {' '.join(SUFFIXES)}."
-        )
-    splits = [name for name in folders if name.lower() in ("train", "val", "valid", "validation", "test", "dev")]
-    if splits and not direct:
-        raise DataError(
-            f"--images must be one split with class folders, but {root} holds splits. Give {root / splits[0]}."
-        )
-    names = _class_names([name for name in folders if found[name]], classes, f"folder of {root}")
-    rows = [(f"{name}/{file}", name) for name in folders for file in found[name]]
-    return _Listing(root, [r[0] for r in rows], [r[1] for r in rows], names, None, {})
-
-
-def _files_in(folder: Path) -> list[str]:
-    found = []
-    for base, inner, files in os.walk(folder, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append((Path(base) / name).relative_to(folder).as_posix())
-    return sorted(found)
-
-
-def _list_manifest(path: Path, classes: tuple[str, ...]) -> _Listing:
+def _check(path: str) -> _Checked:
     try:
-        if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        else:
-            table = pd.read_parquet(path)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise DataError(f"the manifest {path} could not be read: {error}. Save it as UTF-8 CSV or Parquet.") from error
-    if missing := [name for name in ("image_path", "label") if name not in table.columns]:
+        data = read_file(path)
+        image = decode_bytes(data)
+    except DataError as error:
+        return _Checked(0, 0, "", str(error))
+    return _Checked(image.width, image.height, hashlib.blake2b(data, digest_size=16).hexdigest(), "")
+
+
+def _class_names(wanted: tuple[str, ...], listing: Listing) -> tuple[str, ...]:
+    """Class names in label order; refuses names that a model cannot tell apart, and labels without a class."""
+    names = wanted or listing.classes
+    if len(names) > _MAX_CLASSES:
+        raise DataError(f"there must be at most {_MAX_CLASSES} classes, got {len(names)}. Check the label column.")
+    if not all(names):
+        raise DataError("every class must have a name, got an empty one. Name it or remove it.")
+    known: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in known:
+            raise DataError(
+                f"class names must differ in more than case, got {known[name.casefold()]!r} and {name!r}. "
+                "Merge or rename them."
+            )
+        known[name.casefold()] = name
+    if strange := [name for name in listing.classes if name not in names]:
         raise DataError(
-            f"the manifest {path} must have the columns image_path and label, but lacks {' and '.join(missing)}. "
-            f"Its columns: {', '.join(map(str, table.columns))}."
+            f"every label must be one of the classes {few(names)}, but {strange[0]!r} "
+            f"({listing.label.count(strange[0])} images) is not: it would be a class without prompts. "
+            "Add it to the classes, or leave its images out."
         )
-    if not len(table):
-        raise DataError(f"the manifest {path} must list images, but has no rows.")
-    table = table.fillna("").astype(str).apply(lambda column: column.str.strip())
-    if empty := int((table["label"] == "").sum() + (table["image_path"] == "").sum()):
+    return names
+
+
+def _check_classes(labels: list[str], where: Path, skipped: int = 0) -> None:
+    if len(set(labels)) == 1:
+        rest = f" ({skipped} could not be read)" if skipped else ""
         raise DataError(
-            f"the manifest {path} must give every row an image_path and a label, but {empty} cells are empty."
+            f"images of at least two classes are needed, but all {len(labels)} of {where}{rest} are {labels[0]!r}, "
+            "one class only. A model's errors are between classes: add the others, or pass the folder above."
         )
-    files = [_relative(path.parent, name) for name in table["image_path"]]
-    if doubled := [name for name, count in Counter(files).items() if count > 1]:
-        raise DataError(
-            f"the manifest {path} must list each image once, but {doubled[0]} appears more often "
-            f"({len(doubled)} such images). Remove the doubles."
-        )
-    names = _class_names(_sorted_labels(set(table["label"])), classes, f"label of {path}")
-    extra = [c for c in table.columns if c not in ("image_path", "label", "caption")]
-    groups = {str(c): list(table[c]) for c in extra if 1 < table[c].nunique() <= MAX_GROUP_VALUES}
-    caption = list(table["caption"]) if "caption" in table.columns else None
-    return _Listing(path.parent, files, list(table["label"]), names, caption, groups)
 
 
-def _relative(root: Path, name: str) -> str:
-    """Paths inside the manifest's folder are kept relative to it; others stay as they are."""
-    path = Path(name)
-    if path.is_absolute() and path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    return path.as_posix()
-
-
-def _sorted_labels(labels: set[str]) -> list[str]:
-    numeric = all(label.lstrip("-").isdigit() for label in labels)
-    return sorted(labels, key=int) if numeric else sorted(labels)
-
-
-def _class_names(found: list[str], classes: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The class names in label order, checked against what the data holds."""
-    if any(not name.strip() for name in classes) or len(set(classes)) < len(classes):
-        raise DataError(f"--classes must be different names separated by commas, got {','.join(classes)!r}.")
-    if unknown := [name for name in found if classes and name not in classes]:
-        raise DataError(
-            f"every class needs a prompt, but the {where} {unknown[0]!r} is not among the classes {', '.join(classes)}. "
-            "Add it to --classes, or take its images out."
-        )
-    if len(found) < 2:
-        raise DataError(
-            f"an audit needs images of at least two classes, but the only {where} is {found[0]!r}. "
-            "Add images of another class."
-        )
-    return classes or tuple(found)
-
-
-def _decode_all(listing: _Listing, source: Path, max_unreadable: float, report: Report) -> ImageSet:
-    total = len(listing.file)
-    read: list[_Read] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for result in pool.map(_examine, [listing.root / name for name in listing.file]):
-            read.append(result)
-            if len(read) % 64 == 0 or len(read) == total:
-                report(Step("images", len(read), total))
-    good = [i for i, result in enumerate(read) if not result.reason]
-    skipped = tuple((listing.file[i], result.reason) for i, result in enumerate(read) if result.reason)
-    if not good or len(skipped) > max_unreadable * total:
-        first = "; ".join(f"{name} {reason}" for name, reason in skipped[:3])
-        raise DataError(
-            f"at most {100 * max_unreadable:g} % of the images may be unreadable, but {len(skipped)} of {total} in {source} "
-            f"are: {first}. Repair or remove them."
-        )
-    if len({listing.label[i] for i in good}) < 2:
-        raise DataError(f"an audit needs readable images of at least two classes, but {source} has those of one only.")
-    index = {name: k for k, name in enumerate(listing.class_names)}
-    hasher = hashlib.blake2b(digest_size=8)
-    hasher.update("\0".join(listing.class_names).encode())
-    for i in good:
-        caption = "" if listing.caption is None else listing.caption[i]
-        hasher.update("\0".join((listing.file[i], listing.label[i], caption, read[i].content)).encode())
-    return ImageSet(
-        root=str(listing.root),
-        file=np.array([listing.file[i] for i in good]),
-        label=np.array([index[listing.label[i]] for i in good]),
-        size=np.array([read[i].size for i in good]),
-        class_names=listing.class_names,
-        caption=None if listing.caption is None else np.array([listing.caption[i] for i in good], str),
-        groups={name: np.array([column[i] for i in good], str) for name, column in listing.groups.items()},
-        skipped=skipped,
-        fingerprint=hasher.hexdigest(),
+def _check_share(skipped: list[tuple[str, str]], readable: int, max_unreadable: float) -> None:
+    total = len(skipped) + readable
+    if readable and len(skipped) <= max_unreadable * total + 1e-9:
+        return
+    examples = "; ".join(f"{name} {reason}" for name, reason in skipped[:3])
+    if not readable:
+        raise DataError(f"at least one image must be readable, but none of {total} is: {examples}.")
+    kinds = Counter("missing" if reason == "does not exist" else "unreadable" for _, reason in skipped)
+    counts = " and ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    raise DataError(
+        f"at most {100 * max_unreadable:g} % of the images may be missing or unreadable, but {counts} of {total} are: "
+        f"{examples}. Repair or remove them."
     )
 
 
-def _examine(path: Path) -> _Read:
-    try:
-        content = path.read_bytes()
-        if not content:
-            return _Read((0, 0), "", "is empty (0 bytes)")
-        image = decode(BytesIO(content))
-    except FileNotFoundError:
-        return _Read((0, 0), "", "does not exist")
-    except OSError as error:
-        return _Read((0, 0), "", f"may not be read ({error.strerror})")
-    except DataError as error:
-        return _Read((0, 0), "", str(error))
-    return _Read(image.size, hashlib.blake2b(content, digest_size=8).hexdigest(), "")
+def _image_set(
+    listing: Listing,
+    names: tuple[str, ...],
+    good: list[bool],
+    checked: list[_Checked],
+    skipped: list[tuple[str, str]],
+) -> ImageSet:
+    """Keep the good rows and digest them: paths, labels, contents, captions, groups and class names."""
+    files, labels = list(compress(listing.file, good)), list(compress(listing.label, good))
+    caption = None if listing.caption is None else list(compress(listing.caption, good))
+    groups = {name: list(compress(values, good)) for name, values in listing.groups.items()}
+    # JSON keeps the fields apart, so that no two different sets spell the same bytes
+    fingerprint = hashlib.blake2b(json.dumps([names, list(groups), caption is None]).encode(), digest_size=16)
+    for i, one in enumerate(checked):
+        row = [files[i], labels[i], one.digest, caption[i] if caption else "", [groups[name][i] for name in groups]]
+        fingerprint.update(json.dumps(row).encode())
+    index = {name: i for i, name in enumerate(names)}
+    return ImageSet(
+        root=str(listing.root),
+        file=np.array(files, np.str_),
+        label=np.array([index[name] for name in labels], np.int16),
+        size=np.array([(one.width, one.height) for one in checked], np.int32),
+        class_names=names,
+        caption=None if caption is None else np.array(caption, np.str_),
+        groups={name: np.array(values, np.str_) for name, values in groups.items()},
+        skipped=tuple(skipped),
+        fingerprint=fingerprint.hexdigest(),
+    )

@@ -47,7 +47,8 @@ def encode_all(
     """All blocks in memory: image (I, D), region (R, D), feature (R, M), float32."""
     blocks = [block for _, block in encode(vlm, images, regions, config, 0, report, stage)]
     if not blocks:
-        return Encoded(np.zeros((0, vlm.dim)), np.zeros((0, vlm.dim)), np.zeros((0, vlm.feature_dim)))
+        nothing = np.zeros((0, vlm.dim), np.float32)
+        return Encoded(nothing, nothing, np.zeros((0, vlm.feature_dim), np.float32))
     image, region, feature = (
         np.concatenate([getattr(b, part) for b in blocks]) for part in ("image", "region", "feature")
     )

@@ -38,11 +38,7 @@ def score_features(
 
     label_of_region: (R,) feature id or NOISE. Raises ValueError when it does not fit the regions or n_features.
     """
-    feature_of = np.asarray(label_of_region, np.int64)
-    if feature_of.shape != (len(regions),):
-        raise ValueError(f"label_of_region must have shape ({len(regions)},), got {feature_of.shape}.")
-    if len(feature_of) and not NOISE <= feature_of.min() <= feature_of.max() < n_features:
-        raise ValueError(f"label_of_region must lie in {NOISE} .. {n_features - 1}, got {feature_of.max()}.")
+    feature_of = _checked(label_of_region, len(regions), n_features)
     n_classes = zero_shot.image.shape[1]
     feature, image = _memberships(regions, feature_of, n_features)
     truth, right = zero_shot.label[image].astype(np.int64), zero_shot.correct[image]
@@ -70,7 +66,6 @@ def score_features(
     passes: NDArray[np.bool_] = (influence >= config.min_influence) & (influence >= 0)
     if config.two_sided:
         passes &= two_sided
-    order = np.lexsort((np.arange(n_features), -np.nan_to_num(gap, nan=-1), ~passes))
     columns: dict[str, NDArray[Any]] = {
         "feature": np.arange(n_features),
         "pull_class": np.where(pulls.any(1), pulls.argmax(1), -1),
@@ -88,6 +83,7 @@ def score_features(
         "n_out": n_out,
         "right_out": right_out,
     }
+    order = np.lexsort((np.arange(n_features), -np.nan_to_num(gap, nan=-1), ~passes))
     return FeatureScores(**{name: column[order] for name, column in columns.items()})
 
 
@@ -96,9 +92,16 @@ def best_region(regions: Regions, zero_shot: ZeroShot) -> NDArray[np.int64]:
 
     The first one of equals. For a misclassified image this is its best region for the wrong class.
     """
+    return best_for_class(regions, zero_shot.region, zero_shot.predicted)
+
+
+def best_for_class(
+    regions: Regions, region_score: NDArray[np.floating[Any]], class_of_image: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
+    """(I,) id of the region with the highest score (R, Y) for the class given for its image; -1 without regions."""
     best = np.full(regions.n_images, -1, np.int64)
     if len(regions):
-        score = zero_shot.region[np.arange(len(regions)), zero_shot.predicted[regions.image]]
+        score = region_score[np.arange(len(regions)), class_of_image[regions.image]]
         order = np.lexsort((-score, regions.image))  # stable: equal scores stay in region order
         image, first = np.unique(regions.image[order], return_index=True)
         best[image] = order[first]
@@ -121,6 +124,16 @@ def class_gaps(
     balance = 2 * np.minimum(n_in, n_out) / np.maximum(n_in + n_out, 1)
     gap: NDArray[np.float64] = balance * (_divide(right_in, n_in) - _divide(right_out, n_out))
     return gap
+
+
+def _checked(label_of_region: NDArray[np.integer[Any]], n_regions: int, n_features: int) -> NDArray[np.int64]:
+    label = np.asarray(label_of_region, np.int64)
+    if label.shape != (n_regions,):
+        raise ValueError(f"label_of_region must have shape ({n_regions},), got {label.shape}.")
+    if len(label) and not NOISE <= label.min() <= label.max() < n_features:
+        found = f"{label.min()} .. {label.max()}"
+        raise ValueError(f"label_of_region must lie in {NOISE} .. {n_features - 1}, got {found}.")
+    return label
 
 
 def _memberships(

@@ -48,7 +48,12 @@ def build(seed: int, classes: tuple[str, ...] = CLASSES) -> tuple[Any, Any, Any]
         max_position_embeddings=16, bos_token_id=start, eos_token_id=end, pad_token_id=vocabulary["<pad>"],
     )  # fmt: skip
     vision = dict(
-        hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=SIDE, patch_size=14
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIDE,
+        patch_size=14,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,7 +67,9 @@ def train(world: World, seed: int, steps: int = 1600, batch: int = 128, report: 
     module, tokenizer, processor = build(seed)
     pixels = _pixels(world, processor)
     label = torch.from_numpy(world.label)
-    tokens = [tokenizer([text.format(name) for name in CLASSES], padding=True, return_tensors="pt") for text in CAPTIONS]
+    tokens = [
+        tokenizer([text.format(name) for name in CLASSES], padding=True, return_tensors="pt") for text in CAPTIONS
+    ]
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps)
     rng = np.random.default_rng([seed, 1])
@@ -95,7 +102,9 @@ def shortcut_strength(module: Any, tokenizer: Any, processor: Any, world: World)
     image = normalize(module.get_image_features(_pixels(world, processor)).pooler_output, dim=-1)
     right = (image @ normalize(text.mean(0), dim=-1).T).argmax(1).numpy() == world.label
     rate = {
-        (y, m): float(right[(world.label == y) & (world.mark == m)].mean()) for y in range(len(CLASSES)) for m in (True, False)
+        (y, m): float(right[(world.label == y) & (world.mark == m)].mean())
+        for y in range(len(CLASSES))
+        for m in (True, False)
     }
     target = CLASSES.index(TARGET)
     falls = [rate[y, False] - rate[y, True] for y in range(len(CLASSES)) if y != target]

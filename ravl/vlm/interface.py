@@ -41,10 +41,16 @@ class VisionLanguageModel(Protocol):
     name: str
     dim: int
     feature_dim: int
-    tau: float
-    fingerprint: str
-    preprocessing: str
     operators: tuple[str, ...]
+
+    @property
+    def tau(self) -> float: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def preprocessing(self) -> str: ...
 
     def view(self, size: NDArray[np.integer]) -> NDArray[np.int32]:
         """(I, 4) boxes x0, y0, x1, y1: the part of images of `size` (I, 2; width, height) that the model sees."""

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
+from ravl.data.painting import fill_mean, square_crop
 from ravl.errors import ModelError
 from ravl.vlm.geometry import Geometry
 from ravl.vlm.interface import OPERATORS, Encoded
@@ -60,7 +61,7 @@ class TransformersClip:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
         from transformers.utils import logging as hf_logging
 
-        hf_logging.disable_progress_bar()
+        hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         where = resolve(reference)
         target = pick_device(device)
         config = _loading(where, "configuration", lambda: AutoConfig.from_pretrained(where))
@@ -72,7 +73,9 @@ class TransformersClip:
         module, loaded = _loading(
             where,
             "weights",
-            lambda: CLIPModel.from_pretrained(where, use_safetensors=True, dtype=torch.float32, output_loading_info=True),
+            lambda: CLIPModel.from_pretrained(
+                where, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            ),
         )
         if loaded["missing_keys"] or loaded.get("mismatched_keys"):
             broken = sorted(map(str, [*loaded["missing_keys"], *loaded.get("mismatched_keys", [])]))
@@ -171,9 +174,13 @@ class TransformersClip:
             return torch.zeros(0, 3, self.geometry.input_size, self.geometry.input_size)
         return self._processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
-    def crop_pixels(self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], context: float) -> Tensor:
+    def crop_pixels(
+        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], context: float
+    ) -> Tensor:
         """(n, 3, H, W) float32 on the CPU: every box cut out with a margin, squared with the mean colour, preprocessed."""
-        return self.pixels([crop(image, box, context) for image, rows in zip(images, boxes, strict=True) for box in rows])
+        return self.pixels(
+            [square_crop(image, box, context) for image, rows in zip(images, boxes, strict=True) for box in rows]
+        )
 
     def patches(self, size: NDArray[np.integer[Any]], box: NDArray[np.integer[Any]]) -> Tensor:
         """(n, N) bool: the patches that belong to each box (n, 4) of an image of `size` (n, 2)."""
@@ -197,6 +204,11 @@ class TransformersClip:
     def region_vectors(self, pixels: Tensor, image_index: Tensor, patches: Tensor) -> Tensor:
         """(n, D) unit vectors of regions by their own patches (n, N) of image `image_index` (n,)."""
         return self._region_pass(self.embed_patches(pixels), image_index, patches)[0]
+
+    def image_and_region_vectors(self, pixels: Tensor, image_index: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """`image_vectors` and `region_vectors` at once; the patches are embedded once."""
+        tokens = self.embed_patches(pixels)
+        return self._project(self._run(tokens)[0]), self._region_pass(tokens, image_index, patches)[0]
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """(B, 1 + N, d) class token and patch tokens with position embeddings, before the first layer."""
@@ -238,7 +250,9 @@ class TransformersClip:
         self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], context: float, rows: range
     ) -> tuple[Tensor, Tensor]:
         pairs = [(i, box) for i, own in enumerate(boxes) for box in own][rows.start : rows.stop]
-        pooled, middle = self._run(self.embed_patches(self.pixels([crop(images[i], box, context) for i, box in pairs])))
+        pooled, middle = self._run(
+            self.embed_patches(self.pixels([square_crop(images[i], box, context) for i, box in pairs]))
+        )
         return self._project(pooled), middle
 
 
@@ -256,30 +270,6 @@ def _class_token(layer: Any, tokens: Tensor) -> Tensor:
     )  # fmt: skip
     token = tokens[:, 0] + attention.out_proj(mixed.transpose(1, 2).flatten(2))[:, 0]
     return token + layer.mlp(layer.layer_norm2(token))  # type: ignore[no-any-return]
-
-
-def crop(image: Image.Image, box: NDArray[np.integer[Any]], context: float) -> Image.Image:
-    """Cut out a box with a margin of `context` times its size, clipped to the image, padded to a square.
-
-    The padding has the crop's mean colour, so that no new edge of a foreign colour appears.
-    """
-    x0, y0, x1, y1 = (int(v) for v in box)
-    dx, dy = round(context * (x1 - x0)), round(context * (y1 - y0))
-    cut = image.crop((max(0, x0 - dx), max(0, y0 - dy), min(image.width, x1 + dx), min(image.height, y1 + dy)))
-    if cut.width == cut.height:
-        return cut
-    side = max(cut.size)
-    square = Image.new("RGB", (side, side), _mean_colour(cut))
-    square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
-    return square
-
-
-def fill_mean(image: Image.Image, boxes: NDArray[np.integer[Any]]) -> Image.Image:
-    """A copy of the image with its boxes (n, 4) painted in the image's mean colour."""
-    filled, colour = image.copy(), _mean_colour(image)
-    for box in boxes:
-        filled.paste(colour, tuple(int(v) for v in box))  # type: ignore[arg-type]
-    return filled
 
 
 def resolve(reference: str) -> str:
@@ -301,7 +291,9 @@ def resolve(reference: str) -> str:
         raise ModelError(f"the model must be a directory made by save_pretrained, but {reference} is a file.")
     names = {path.name for path in folder.iterdir()}
     if "config.json" not in names:
-        raise ModelError(f"a model directory must hold config.json, but {folder} does not. Use save_pretrained to make one.")
+        raise ModelError(
+            f"a model directory must hold config.json, but {folder} does not. Use save_pretrained to make one."
+        )
     if not names & {"model.safetensors", "model.safetensors.index.json"}:
         pickled = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt")))
         if pickled:
@@ -316,13 +308,17 @@ def resolve(reference: str) -> str:
 def pick_device(device: str) -> torch.device:
     """The best device for `auto` (cuda, mps, cpu), else the named one. Raises ModelError when it is not there."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"device must be auto, cpu, cuda or mps and be there, but {device!r} is not: {reason}.") from error
+        raise ModelError(
+            f"device must be auto, cpu, cuda or mps and be there, but {device!r} is not: {reason}."
+        ) from error
     return chosen
 
 
@@ -343,10 +339,6 @@ def _loading(where: str, part: str, load: Callable[[], Any]) -> Any:
         ) from error
     finally:
         logger.setLevel(level)
-
-
-def _mean_colour(image: Image.Image) -> tuple[int, ...]:
-    return tuple(int(v) for v in np.asarray(image).reshape(-1, 3).mean(0).round())
 
 
 def _stack(boxes: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.integer[Any]]:

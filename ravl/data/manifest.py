@@ -1,0 +1,107 @@
+"""Image sets from a manifest: a CSV, TSV or Parquet table with a row per image."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ravl.data.listing import Listing, few, sorted_names
+from ravl.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+"""How a manifest's name ends, in lower case."""
+
+MAX_GROUP_VALUES = 64
+"""A further column of a manifest with more distinct values (an id, a date) is no group column."""
+
+_COLUMNS = ("image_path", "label", "caption")
+_SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
+
+
+def list_manifest(path: Path) -> Listing:
+    """List the rows of a manifest, in their order. Raises DataError for what is no manifest."""
+    kind = path.suffix.lower()
+    table = _read_parquet(path) if kind == ".parquet" else _read_text(path)
+    if any(column not in table for column in _COLUMNS[:2]):
+        separated = f", separated by {_SEPARATORS[kind][1]}" if kind in _SEPARATORS else ""
+        found = few(map(repr, table)) or "none"
+        raise DataError(f"{path} must have the columns image_path and label{separated}, got {found}. Rename them.")
+    if not table["image_path"]:
+        raise DataError(f"{path} must list at least one image, got none. Add a row per image.")
+    for column in _COLUMNS[:2]:
+        if empty := [i for i, value in enumerate(table[column]) if not value.strip()]:
+            raise DataError(f"{path} must have a {column} in every row, but row {empty[0] + 1} has none. Fill it in.")
+    root = path.parent.resolve()
+    files = [_located(root, name.strip()) for name in table["image_path"]]
+    if twice := [name for name, count in Counter(files).items() if count > 1]:
+        raise DataError(
+            f"{path} must list every image once, but {len(twice)} are listed again, such as {twice[0]}. "
+            "Remove the repeated rows."
+        )
+    labels = [name.strip() for name in table["label"]]
+    further = {name: values for name, values in table.items() if name and name not in _COLUMNS}
+    # a column of one value tells no images apart
+    groups = {name: values for name, values in further.items() if 1 < len(set(values)) <= MAX_GROUP_VALUES}
+    return Listing(root, sorted_names(labels), files, labels, table.get("caption"), groups)
+
+
+def _located(root: Path, name: str) -> str:
+    """A listed path relative to root, with forward slashes; absolute where it leads out of root."""
+    path = os.path.normpath(os.path.join(root, name))
+    if "\\" in name and not os.path.exists(path):  # a manifest written on Windows
+        path = os.path.normpath(os.path.join(root, name.replace("\\", "/")))
+    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
+
+
+def _read_text(path: Path) -> dict[str, list[str]]:
+    """The columns of a CSV or TSV file. Blank lines are left out; every other one has as many fields as the first."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=_SEPARATORS[path.suffix.lower()][0], strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows: list[list[str]] = []
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise DataError(
+                        f"{path} must have {len(header)} fields in every line, got {len(row)} in line "
+                        f"{reader.line_num}. Put fields that contain the separator in quotes."
+                    )
+                if row:
+                    rows.append(row)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} must be a table in UTF-8, but cannot be read as one ({error}). Save it again."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    return _table(path, header, [[row[i] for row in rows] for i in range(len(header))])
+
+
+def _read_parquet(path: Path) -> dict[str, list[str]]:
+    """The columns of a Parquet file as text; missing values are empty, whole numbers have no decimal point."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # damage is an ArrowInvalid, which is a ValueError
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"{path} must be a Parquet table, but cannot be read as one ({reason}). Write it again."
+        ) from error
+    columns = [[_text(value) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])]
+    return _table(path, [str(name) for name in frame.columns], columns)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):  # a column of whole numbers with gaps is read as floats
+        return "" if value != value else str(int(value)) if value.is_integer() else str(value)
+    return "" if value is None or type(value).__name__ in ("NAType", "NaTType") else str(value)
+
+
+def _table(path: Path, header: list[str], values: list[list[str]]) -> dict[str, list[str]]:
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+        raise DataError(f"{path} must have every column once, got {twice[0]!r} twice. Rename or remove one.")
+    return dict(zip(header, values, strict=True))

@@ -1,0 +1,162 @@
+"""`mitigate`: the paper's second half, in order. Features are found in the training images with the audited model,
+the model is fine-tuned away from them, and both models are compared on images that neither has seen.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl.config import MitigationConfig
+from ravl.data import read_images
+from ravl.discovery.clustering import assign
+from ravl.discovery.embedding import encode_all
+from ravl.discovery.regions import choose_encoder, decompose
+from ravl.discovery.scoring import best_for_class
+from ravl.errors import ModelError
+from ravl.evaluation import as_document, group_accuracy
+from ravl.store import AuditRun, MitigationFolder
+from ravl.tables import Assignment, ImageSet, Regions, Report
+from ravl.vlm.transformers_clip import TransformersClip
+
+
+def mitigate(
+    run: AuditRun,
+    vlm: TransformersClip,
+    train_path: Path,
+    test_path: Path | None,
+    features: dict[int, str],
+    config: MitigationConfig,
+    folder: MitigationFolder,
+    report: Report,
+) -> dict[str, Any]:
+    """Fine-tune the audited model away from `features` (id -> name) and return the comparison (see `ravl.api.mitigate`).
+
+    Raises ModelError when `vlm` is not the model that was audited; ConfigError when `folder` was begun with other
+    settings; DataError for unusable images.
+    """
+    from ravl.mitigation.training import TrainingSet, ValidationSet, captions_of, predict, train
+
+    begun = time.perf_counter()
+    _same_model(run, vlm)
+    classes = run.images().class_names
+    data = read_images(train_path, classes, run.config.max_unreadable, report)
+    test = run.images() if test_path is None else read_images(test_path, classes, run.config.max_unreadable, report)
+    folder.begin(
+        {
+            "run": run.id,
+            "config": config.to_dict(),
+            "features": {str(feature): name for feature, name in features.items()},
+            "train": str(train_path),
+            "test": str(test_path or ""),
+            "fingerprints": {"train": data.fingerprint, "test": test.fingerprint, "model": vlm.fingerprint},
+        }
+    )
+    with folder.locked():
+        if folder.finished:
+            return folder.result
+        text = run.class_vectors()
+        regions = decompose(vlm.view(data.size), run.config.regions)
+        found = folder.assignment("train", lambda: assign_features(run, vlm, data, regions, text, report, "assignment"))
+        before = _before(run, vlm, test, text, test_path is not None, folder, report)
+
+        encoder = choose_encoder(run.config.embedding.encoder, vlm.patch_counts(data.size[regions.image], regions.box))
+        training = TrainingSet(
+            images=data,
+            regions=regions,
+            spurious=np.isin(found.feature, list(features)),
+            keep=found.best,
+            caption=captions_of(data, run.config.prompts.templates),
+            encoder=encoder,
+            context=run.config.embedding.context,
+        )
+        audited = run.images()
+        shown = _present(run.regions(), run.clustering().label, list(features))
+        validation = ValidationSet(audited, shown, run.config.embedding.batch_size)
+        best_step = train(vlm, training, validation, text, config, folder, report)
+        folder.save_model(vlm.save)
+
+        after = predict(vlm, test, text, run.config.embedding.batch_size, report, "after")
+        test_regions = run.regions() if test_path is None else decompose(vlm.view(test.size), run.config.regions)
+        present = {feature: _present(test_regions, before.feature, [feature]) for feature in features}
+        groups = [
+            group_accuracy(predicted, test.label, classes, present, features, test.groups)
+            for predicted in (before.predicted, after)
+        ]
+        changed = (after == test.label).astype(np.int32) - (before.predicted == test.label)
+        folder.save_groups(groups[0], groups[1], changed)
+        folder.save_result(
+            {
+                "run": run.id,
+                "name": folder.name,
+                "method": config.method,
+                "features": sorted(features),
+                "compared_on": str(test_path or "the audited images, which also chose the checkpoint"),
+                "n_spurious_training_regions": int(training.spurious.sum()),
+                "best_step": best_step,
+                "before": as_document(groups[0]),
+                "after": as_document(groups[1]),
+                "seconds": round(time.perf_counter() - begun, 2),
+                "model": str(folder.model),
+            }
+        )
+    return folder.result
+
+
+def assign_features(
+    run: AuditRun,
+    vlm: TransformersClip,
+    images: ImageSet,
+    regions: Regions,
+    text: NDArray[np.float32],
+    report: Report,
+    stage: str,
+) -> Assignment:
+    """What the audited model says about new images: classes, features of their regions, best regions.
+
+    Regions get their features by the run's own rule: the nearest medoid in the space that was clustered, else noise.
+    """
+    encoded = encode_all(vlm, images, regions, run.config.embedding, report, stage)
+    space = encoded.feature if run.config.clustering.cluster_on == "middle" else encoded.region
+    return Assignment(
+        predicted=(encoded.image @ text.T).argmax(1).astype(np.int16),
+        feature=assign(run.clustering(), space, regions.position),
+        best=best_for_class(regions, encoded.region @ text.T, images.label).astype(np.int32),
+    )
+
+
+def _before(
+    run: AuditRun,
+    vlm: TransformersClip,
+    test: ImageSet,
+    text: NDArray[np.float32],
+    held_out: bool,
+    folder: MitigationFolder,
+    report: Report,
+) -> Assignment:
+    """The audited model on the test images; the audited images themselves need no new pass."""
+    if held_out:
+        regions = decompose(vlm.view(test.size), run.config.regions)
+        return folder.assignment("test", lambda: assign_features(run, vlm, test, regions, text, report, "before"))
+    zero_shot = run.zero_shot()
+    best = best_for_class(run.regions(), np.asarray(zero_shot.region), test.label)
+    return Assignment(zero_shot.predicted.astype(np.int16), run.clustering().label, best.astype(np.int32))
+
+
+def _present(regions: Regions, feature: NDArray[np.int32], chosen: list[int]) -> NDArray[np.bool_]:
+    """(I,) whether an image has a region of any of the chosen features."""
+    present = np.zeros(regions.n_images, bool)
+    present[regions.image[np.isin(feature, chosen)]] = True
+    return present
+
+
+def _same_model(run: AuditRun, vlm: TransformersClip) -> None:
+    audited = run.about["fingerprints"]
+    if audited["model"] != vlm.fingerprint or audited["preprocessing"] != vlm.preprocessing:
+        raise ModelError(
+            f"the model must be the one that was audited, but {vlm.name} has changed since {run.id}. Audit it again first."
+        )

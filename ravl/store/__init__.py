@@ -1,0 +1,31 @@
+"""The run folder: the only package that knows file names.
+
+A file that exists is whole: everything is written to a partial name, synced and renamed. That is what makes a run
+resumable after a kill, and safe to read while it is being computed.
+"""
+
+from ravl.store.files import read_json, write_json, writing
+from ravl.store.mitigation import MitigationFolder
+from ravl.store.run import (
+    EMBEDDINGS,
+    SCHEMA_VERSION,
+    STAGES,
+    AuditRun,
+    damaged_runs,
+    list_runs,
+    open_workspace,
+)
+
+__all__ = [
+    "EMBEDDINGS",
+    "SCHEMA_VERSION",
+    "STAGES",
+    "AuditRun",
+    "MitigationFolder",
+    "damaged_runs",
+    "list_runs",
+    "open_workspace",
+    "read_json",
+    "write_json",
+    "writing",
+]

@@ -1,0 +1,143 @@
+"""A fine-tuning on disk: settings, log, checkpoint, tuned model and the comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ravl.errors import ConfigError, RunError
+from ravl.store.files import disk_error, load_npz, locked, read_json, reading, save_array, save_npz, write_json, writing
+from ravl.tables import Assignment, GroupAccuracy, columns
+
+
+class MitigationFolder:
+    """One fine-tuning on disk: config.json, log.jsonl, checkpoint/, model/ and groups.parquet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.model = path / "model"
+        self.checkpoint = path / "checkpoint"
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "config.json").exists()
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "groups.parquet").exists() and (self.path / "result.json").exists()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """config.json: created, run, settings, fingerprints of training and test data."""
+        return read_json(self.path / "config.json")  # type: ignore[no-any-return]
+
+    def begin(self, about: dict[str, Any]) -> None:
+        """Write config.json once. A folder begun with other settings is refused with ConfigError."""
+        about = json.loads(json.dumps(about))  # tuples become lists, as in the file
+        if self.exists:
+            saved = self.about
+            changed = [key for key in about if key != "created" and saved.get(key) != about[key]]
+            if changed:
+                raise ConfigError(
+                    f"--name must be new when settings change, but {self.name!r} exists with another "
+                    f"{', '.join(changed)}. Choose another --name."
+                )
+            return
+        write_json(self.path / "config.json", {"created": datetime.now(UTC).isoformat(timespec="seconds"), **about})
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for writing; a second process is refused with RunError."""
+        return locked(self.path / "run.lock", self.name)
+
+    def save_model(self, save: Callable[[Path], None]) -> None:
+        """Write the tuned model's directory, whole or not at all."""
+        partial = self.model.with_name("model.partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            save(partial)
+            shutil.rmtree(self.model, ignore_errors=True)
+            os.replace(partial, self.model)
+        except OSError as error:
+            raise disk_error(error, self.model) from error
+
+    def assignment(self, images: str, compute: Callable[[], Assignment]) -> Assignment:
+        """Load what the audited model says about a set of images (`train` or `test`), or compute and keep it."""
+        path = self.path / f"assignment-{images}.npz"
+        if not path.exists():
+            with writing(path) as partial:
+                save_npz(partial, compute())
+        with reading(path):
+            return load_npz(Assignment)(path)  # type: ignore[no-any-return]
+
+    def log(self) -> list[dict[str, float]]:
+        """Lines of log.jsonl: step, loss parts and, at evaluations, worst_group and overall; no torn one at the end."""
+        path = self.path / "log.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = []
+        for number, line in enumerate(lines):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                if number < len(lines) - 1:
+                    raise RunError(
+                        f"{path} is damaged in line {number + 1}. Delete the folder and run again."
+                    ) from None
+        return rows
+
+    def write_log(self, rows: list[dict[str, float]]) -> None:
+        """Replace the log (on resume: what was logged after the checkpoint is dropped)."""
+        with writing(self.path / "log.jsonl") as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def append_log(self, row: dict[str, float]) -> None:
+        try:
+            with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise disk_error(error, self.path / "log.jsonl") from error
+
+    def save_groups(self, before: GroupAccuracy, after: GroupAccuracy, changed: NDArray[np.int32]) -> None:
+        """Keep accuracies before and after, and per test image -1 (became wrong), 0 (same) or 1 (became right)."""
+        table = pd.concat([pd.DataFrame(columns(g)).assign(when=w) for w, g in (("before", before), ("after", after))])
+        with writing(self.path / "changed.npy") as partial:
+            save_array(partial, changed)
+        with writing(self.path / "groups.parquet") as partial:
+            table.to_parquet(partial, index=False)
+
+    def groups(self) -> tuple[GroupAccuracy, GroupAccuracy]:
+        """Group accuracies before and after."""
+
+        def record(part: pd.DataFrame) -> GroupAccuracy:
+            return GroupAccuracy(
+                **{
+                    f.name: part[f.name].to_numpy(str if f.name in ("name", "kind") else None)
+                    for f in fields(GroupAccuracy)
+                }
+            )
+
+        path = self.path / "groups.parquet"
+        with reading(path):
+            table = pd.read_parquet(path)
+            return record(table[table["when"] == "before"]), record(table[table["when"] == "after"])
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Write result.json, the last file: the document that `ravl mitigate --json` prints."""
+        write_json(self.path / "result.json", result)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return read_json(self.path / "result.json")  # type: ignore[no-any-return]

@@ -1,0 +1,344 @@
+"""An audit on disk: its folder, its stages and its configuration, which never changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl import __version__
+from ravl.config import AuditConfig, digest
+from ravl.errors import ConfigError, ModelError, RunError
+from ravl.store.files import FILES, allocate, disk_error, locked, read_json, reading, save_array, write_json, writing
+from ravl.store.mitigation import MitigationFolder
+from ravl.tables import Clustering, Exemplars, FeatureScores, ImageSet, Regions, ZeroShot
+
+SCHEMA_VERSION = 1
+STAGES = ("images", "regions", "embeddings", "zero_shot", "clusters", "features", "exemplars", "projection")
+"""The stages of an audit, in order."""
+
+EMBEDDINGS = ("image_embeddings", "region_embeddings", "region_features")
+"""Arrays of the embeddings stage: output embeddings of images and regions, middle-layer features of regions."""
+
+_HEADER_BYTES = 128  # of a .npy file
+
+_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "hdbscan", "umap-learn")
+
+
+def open_workspace(path: Path | str) -> Path:
+    """Create the workspace, readable by its owner alone, and return its absolute path.
+
+    Raises ConfigError when it cannot be created or written to.
+    """
+    folder = Path(path).expanduser().resolve()
+    try:
+        new = not folder.exists()
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        if new:
+            folder.chmod(0o700)  # thumbnails of patients are patient data
+    except OSError as error:
+        raise ConfigError(
+            f"the workspace must be a folder that can be written to, but {folder} cannot: "
+            f"{error.strerror}. Choose another one with --workspace."
+        ) from error
+    if not os.access(folder / "runs", os.W_OK):
+        raise ConfigError(f"the workspace must be writable, but {folder} is not. Choose another one with --workspace.")
+    return folder
+
+
+class AuditRun:
+    """One audit on disk. Reading a stage that is not finished raises RunError; `has` asks first."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Open an existing run folder. Raises RunError for a newer schema or a damaged folder."""
+        self.path = Path(path)
+        about = read_json(self.path / "run.json")
+        self.id: str = self.path.name
+        try:
+            if about["schema_version"] > SCHEMA_VERSION:
+                raise RunError(
+                    f"{self.id} has schema version {about['schema_version']}, but this ravl reads up to "
+                    f"{SCHEMA_VERSION}. Open it with ravl-dashboard {about['packages']['ravl-dashboard']} or newer."
+                )
+            self.name: str = about["name"]
+            self.created: str = about["created"]
+            self.config = AuditConfig.from_dict(about["config"])
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise RunError(
+                f"{self.path / 'run.json'} does not describe a run ({error}). Delete the folder and audit again."
+            ) from error
+
+    # --- creating and finding -----------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, workspace: Path, name: str, config: AuditConfig, fingerprints: dict[str, str]) -> AuditRun:
+        """The run of this name, configuration and content: an existing one is continued, else a new one is made.
+
+        fingerprints: content digests of `data`, `model` and `preprocessing`; they are part of the run's identity.
+        Raises ConfigError for a name that cannot be part of a folder's.
+        """
+        _check_name(name)
+        tag = digest({"config": config.to_dict(), "fingerprints": fingerprints})
+        runs = open_workspace(workspace) / "runs"
+        with locked(
+            runs / ".lock", "the workspace", wait=True
+        ):  # of two processes that begin the same audit, one makes the folder
+            for folder in sorted(path.parent for path in runs.glob(f"*-{tag}/run.json")):
+                found = _try_open(folder)
+                if isinstance(found, AuditRun) and found.name == name:
+                    return found
+            begun = datetime.now(UTC)
+            folder = runs / f"{name}-{begun:%Y%m%dT%H%M%SZ}-{tag}"
+            about = {
+                "schema_version": SCHEMA_VERSION,
+                "name": name,
+                "created": begun.isoformat(timespec="milliseconds"),
+                "packages": {"ravl-dashboard": __version__, **{package: _version(package) for package in _PACKAGES}},
+                "config": config.to_dict(),
+                "fingerprints": fingerprints,
+                "stages": {},
+            }
+            write_json(folder / "run.json", about)
+        return cls(folder)
+
+    @classmethod
+    def find(cls, workspace: Path | str, name: str) -> AuditRun:
+        """Open a run by its folder, its id, or a beginning of its id that fits one run only (the newest of one name).
+
+        Raises ConfigError that lists what there is.
+        """
+        if name and os.path.exists(os.path.join(name, "run.json")):
+            return cls(Path(name).resolve())
+        runs = list_runs(workspace)
+        exact = [run for run in runs if name in (run.id, run.name)]
+        if exact:
+            return exact[0]
+        fitting = [run for run in runs if name and run.id.startswith(name)]
+        if len(fitting) == 1:
+            return fitting[0]
+        known = ", ".join(run.id for run in runs[:8]) or "none yet; make one with ravl discover"
+        found = "fits several" if fitting else "is none of them"
+        raise ConfigError(f"--run must name a run of the workspace {workspace}, but {name!r} {found}. Runs: {known}.")
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the run for writing; a second process is refused with RunError. The lock dies with its process."""
+        return locked(self.path / "run.lock", self.id)
+
+    # --- stages -------------------------------------------------------------------------------------------------
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage is finished."""
+        if stage == "embeddings":
+            return all((self.path / f"{name}.npy").exists() for name in EMBEDDINGS)
+        return (self.path / FILES[stage].name).exists()
+
+    @property
+    def finished(self) -> bool:
+        return all(self.has(stage) for stage in STAGES)
+
+    def load(self, stage: str) -> Any:
+        """Read a finished stage. Raises RunError when it is not finished or damaged."""
+        file = FILES[stage]
+        path = self.path / file.name
+        if not path.exists():
+            raise RunError(
+                f"{self.id} has not finished the stage {stage!r} yet. Run the same ravl discover command again."
+            )
+        with reading(path):
+            return file.load(path)
+
+    def stage(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Load the stage if it is finished; else compute it, save it whole, and note how long it took."""
+        if self.has(name):
+            return self.load(name)
+        start = time.perf_counter()
+        record = compute()
+        with writing(self.path / FILES[name].name) as partial:
+            FILES[name].save(partial, record)
+        self._note_seconds(name, time.perf_counter() - start)
+        return self.load(name)
+
+    def embed(
+        self,
+        shapes: dict[str, tuple[int, int]],
+        blocks: Callable[[int], Iterator[tuple[int, dict[str, tuple[int, NDArray[Any]]]]]],
+    ) -> None:
+        """Fill the embedding arrays block by block; a killed run continues after its last whole block.
+
+        shapes: rows and columns of each of EMBEDDINGS. blocks(start): yields (images done, {array: (first row,
+        values)}) from image `start` on. Stored as float16.
+        Raises ModelError for values that are not finite in float16, and RunError when the disk fails.
+        """
+        if self.has("embeddings"):
+            return
+        begun = time.perf_counter()
+        marker = self.path / "embeddings.progress.json"
+        partials = {
+            name: self.path / f"{name}.npy.partial" for name in shapes if not (self.path / f"{name}.npy").exists()
+        }
+        progress: dict[str, Any] = {"images": 0, "seconds": 0.0}
+        # the marker counts only together with all arrays it speaks of
+        if marker.exists() and all(_has_shape(path, shapes[name]) for name, path in partials.items()):
+            progress = read_json(marker)
+        before, total = progress["seconds"], shapes[EMBEDDINGS[0]][0]
+        try:
+            arrays = {
+                name: _partial_array(path, shapes[name], keep=progress["images"] > 0) for name, path in partials.items()
+            }
+            for done, rows in blocks(progress["images"]) if progress["images"] < total else ():
+                for name in arrays:
+                    first, values = rows[name]
+                    arrays[name][first : first + len(values)] = _half(values, name)
+                for array in arrays.values():
+                    if isinstance(array, np.memmap):
+                        array.flush()
+                progress = {"images": done, "seconds": before + time.perf_counter() - begun}
+                write_json(marker, progress)
+            if progress["images"] != total:
+                raise ValueError(f"blocks must end with image {total}, got {progress['images']}.")
+            for name in arrays:
+                with open(partials[name], "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(partials[name], self.path / f"{name}.npy")
+            marker.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        self._note_seconds("embeddings", progress["seconds"])
+
+    def _note_seconds(self, stage: str, seconds: float) -> None:
+        about = read_json(self.path / "run.json")
+        about["stages"][stage] = {"seconds": round(seconds, 3)}
+        write_json(self.path / "run.json", about)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """run.json: schema version, packages, full configuration, fingerprints, seconds per stage."""
+        return read_json(self.path / "run.json")  # type: ignore[no-any-return]
+
+    def images(self) -> ImageSet:
+        return self.load("images")  # type: ignore[no-any-return]
+
+    def regions(self) -> Regions:
+        return self.load("regions")  # type: ignore[no-any-return]
+
+    def zero_shot(self) -> ZeroShot:
+        return self.load("zero_shot")  # type: ignore[no-any-return]
+
+    def clustering(self) -> Clustering:
+        return self.load("clusters")  # type: ignore[no-any-return]
+
+    def features(self) -> FeatureScores:
+        return self.load("features")  # type: ignore[no-any-return]
+
+    def exemplars(self) -> Exemplars:
+        return self.load("exemplars")  # type: ignore[no-any-return]
+
+    def projection(self) -> NDArray[np.float32]:
+        """(R, 2) float32 map coordinates."""
+        return self.load("projection")  # type: ignore[no-any-return]
+
+    def class_vectors(self) -> NDArray[np.float32]:
+        """(Y, D) float32 unit text vectors of the classes."""
+        return self.load("text")  # type: ignore[no-any-return]
+
+    def array(self, name: str) -> NDArray[np.float16]:
+        """One of EMBEDDINGS as a read-only memory map of float16 rows."""
+        path = self.path / f"{name}.npy"
+        if not path.exists():
+            raise RunError(
+                f"{self.id} has not finished the stage 'embeddings' yet. Run the same ravl discover command again."
+            )
+        with reading(path):
+            # an array without rows has nothing to map
+            mode: Literal["r"] | None = "r" if path.stat().st_size > _HEADER_BYTES else None
+            return np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[no-any-return]
+
+    # --- mitigation ---------------------------------------------------------------------------------------------
+
+    def mitigations(self) -> list[MitigationFolder]:
+        """Fine-tunings of this run, newest first."""
+        folders = [MitigationFolder(path.parent) for path in self.path.glob("mitigation/*/config.json")]
+        return sorted(folders, key=lambda folder: folder.about["created"], reverse=True)
+
+    def mitigation(self, name: str) -> MitigationFolder:
+        """The folder of one fine-tuning; nothing is created. Raises ConfigError for what is no folder's name."""
+        _check_name(name)
+        return MitigationFolder(self.path / "mitigation" / name)
+
+
+def list_runs(workspace: Path | str) -> list[AuditRun]:
+    """All runs of a workspace, newest first. Damaged folders are left out (see `damaged_runs`)."""
+    runs = [run for run in map(_try_open, _run_folders(workspace)) if isinstance(run, AuditRun)]
+    return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
+
+
+def damaged_runs(workspace: Path | str) -> list[tuple[str, str]]:
+    """(folder name, reason) of run folders that cannot be opened."""
+    opened = [(folder.name, _try_open(folder)) for folder in _run_folders(workspace)]
+    return [(name, str(error)) for name, error in opened if isinstance(error, RunError)]
+
+
+def _run_folders(workspace: Path | str) -> list[Path]:
+    return [path.parent for path in Path(workspace).expanduser().resolve().glob("runs/*/run.json")]
+
+
+def _try_open(folder: Path) -> AuditRun | RunError:
+    try:
+        return AuditRun(folder)
+    except RunError as error:
+        return error
+
+
+def _check_name(name: str) -> None:
+    """Raise ConfigError unless a name is one plain part of a path."""
+    if not re.fullmatch(r"\w[\w.-]{0,79}", name):
+        raise ConfigError(f"a name must be letters, digits, dots, dashes or underscores (up to 80), got {name!r}.")
+
+
+def _has_shape(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a partial array is there, with the shape and the bytes that it needs."""
+    try:
+        return bool(np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False).shape == shape)
+    except (OSError, ValueError, EOFError):
+        return False  # it is made anew
+
+
+def _partial_array(path: Path, shape: tuple[int, int], keep: bool) -> NDArray[np.float16]:
+    if 0 in shape:
+        save_array(path, np.zeros(shape, np.float16))
+        return np.zeros(shape, np.float16)
+    if not keep:
+        with open(path, "wb") as file:
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            allocate(file, file.tell() + 2 * shape[0] * shape[1])
+    return np.lib.format.open_memmap(path, mode="r+")  # type: ignore[no-any-return]
+
+
+def _half(values: NDArray[Any], name: str) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # told below
+        half = np.asarray(values).astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ModelError(
+            f"the model must give numbers of at most 65504, but its {name.replace('_', ' ')} hold NaN or larger ones. "
+            "Check its weights, and load it in 32-bit precision."
+        )
+    return half
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

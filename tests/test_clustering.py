@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+
+from ravl.config import ClusteringConfig
+from ravl.discovery import clustering as module
+from ravl.discovery.clustering import assign, cluster, reduce, silhouette
+from ravl.tables import NOISE, Clustering, Regions, columns
+from tests import oracles
+
+SMALL = ClusteringConfig(n_components=8, min_cluster_size=15)
+KMEDOIDS = ClusteringConfig(method="kmedoids", n_components=8, k=5)
+
+
+def regions_of(n_images: int, positions: int = 4) -> Regions:
+    n = n_images * positions
+    position = np.tile(np.arange(positions), n_images)
+    return Regions(np.repeat(np.arange(n_images), positions), np.tile([0, 0, 1, 1], (n, 1)), position, n_images)
+
+
+def loose_regions(n: int) -> Regions:
+    """Regions without positions, one per image."""
+    return Regions(np.arange(n), np.tile([0, 0, 1, 1], (n, 1)), np.full(n, -1), n)
+
+
+def blobs(seed: int = 0, n_images: int = 100, positions: int = 4, dim: int = 24, n_blobs: int = 5, noise: float = 0.0):
+    """Directions around orthogonal centres, lengths of their own, on top of a large mean per position.
+
+    Returns features (R, M) float32 and the planted label, with a share of uniformly random directions as noise.
+    """
+    rng = np.random.default_rng(seed)
+    n = n_images * positions
+    centers = np.linalg.qr(rng.normal(size=(dim, dim)))[0][:n_blobs]
+    truth = rng.permutation(np.arange(n) % n_blobs)
+    direction = centers[truth] + rng.normal(scale=0.15 / np.sqrt(dim), size=(n, dim))
+    stray = rng.random(n) < noise
+    direction[stray] = rng.normal(size=(stray.sum(), dim))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    means = rng.normal(scale=5, size=(positions, dim))
+    features = direction * rng.uniform(2, 4, (n, 1)) + means[np.arange(n) % positions]
+    return features.astype(np.float32), np.where(stray, NOISE, truth)
+
+
+def run(features, regions, config, seed: int = 0, n_classes: int = 2) -> Clustering:
+    return cluster(features, regions, n_classes, config, np.random.default_rng(seed))
+
+
+def check(found: Clustering, n: int) -> None:
+    """What holds for every clustering."""
+    assert found.label.shape == found.strength.shape == (n,)
+    for name, column in columns(found).items():
+        assert np.isfinite(column).all(), name
+    assert np.all((found.strength >= 0) & (found.strength <= 1))
+    assert np.all(found.strength[found.label == NOISE] == 0)
+    size = np.bincount(found.label[found.label != NOISE], minlength=found.n_clusters)
+    assert np.all(size > 0)
+    assert np.all(np.diff(size) <= 0)
+    np.testing.assert_array_equal(found.label[found.medoid], np.arange(found.n_clusters))
+    np.testing.assert_allclose(np.linalg.norm(found.medoid_vector, axis=1), 1, atol=1e-5)
+
+
+# --- planted truth ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_planted_blobs_are_found(config, dtype):
+    features, truth = blobs()
+    found = run(features.astype(dtype), regions_of(100), config)
+    check(found, 400)
+    assert found.n_clusters == 5
+    assert adjusted_rand_score(truth, found.label) > 0.99
+    assert found.components.shape[0] <= 8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hdbscan_keeps_stray_regions_out_of_the_planted_clusters(seed):
+    features, truth = blobs(seed, noise=0.3)
+    found = run(features, regions_of(100), ClusteringConfig(n_components=20))
+    planted = truth != NOISE
+    assert adjusted_rand_score(truth[planted], found.label[planted]) > 0.95
+    for blob in range(5):
+        top = np.bincount(found.label[truth == blob] + 1).argmax() - 1
+        assert top != NOISE
+        firm = (found.label == top) & (found.strength > 0.3)  # a cluster may have a fringe, and says so
+        assert np.mean(truth[firm] == blob) > 0.95
+        assert firm.sum() > 0.8 * (truth == blob).sum()
+    assert np.mean(found.label[~planted] == NOISE) > 0.6
+
+
+def test_position_means_do_not_split_a_cluster():
+    features, truth = blobs(positions=4)
+    with_positions = run(features, regions_of(100), SMALL)
+    without = run(features, loose_regions(400), SMALL)
+    assert adjusted_rand_score(truth, with_positions.label) > 0.99
+    # without them the four position means are what is seen
+    assert adjusted_rand_score(truth, without.label) < 0.5
+
+
+def test_kmedoids_chooses_k_by_silhouette():
+    features, truth = blobs(n_blobs=7)
+    found = run(features, regions_of(100), ClusteringConfig(method="kmedoids", n_components=8), n_classes=2)
+    assert found.n_clusters == 7  # of the candidates 4 .. 9
+    assert adjusted_rand_score(truth, found.label) > 0.99
+
+
+def test_kmedoids_candidates_are_two_to_five_times_the_classes(monkeypatch):
+    tried = []
+    original = module._alternate
+
+    def record(vectors, k, rng, steps=100):
+        tried.append(k)
+        return original(vectors, k, rng, steps)
+
+    monkeypatch.setattr(module, "_alternate", record)
+    features, _ = blobs()
+    run(features, regions_of(100), ClusteringConfig(method="kmedoids", restarts=1), n_classes=3)
+    assert tried[:-1] == list(range(6, 15))
+    assert tried[-1] in tried[:-1]
+    tried.clear()
+    run(features, regions_of(100), ClusteringConfig(method="kmedoids", restarts=1), n_classes=30)
+    assert len(tried) == module.MAX_CANDIDATES + 1
+    assert min(tried) == 60
+    assert max(tried) == 149
+
+
+# --- the formulas ----------------------------------------------------------------------------------------
+
+
+def test_position_means_and_center():
+    features, _ = blobs(n_images=30)
+    found = run(features, regions_of(30), SMALL)
+    for p in range(4):
+        np.testing.assert_allclose(found.position_mean[p], features[p::4].astype(float).mean(0), rtol=1e-5, atol=1e-5)
+    left = features - found.position_mean[np.arange(120) % 4]
+    np.testing.assert_allclose(found.center, left.mean(0), atol=1e-4)
+
+
+def test_the_axes_are_the_principal_ones_of_the_unit_vectors():
+    features, _ = blobs()
+    found = run(features, regions_of(100), SMALL)
+    left = features.astype(float) - found.position_mean[np.arange(400) % 4]
+    left /= np.linalg.norm(left, axis=1, keepdims=True)
+    _, _, axes = np.linalg.svd(left, full_matrices=False)
+    k = len(found.components)
+    # the same space, orthonormal, with a sign that does not depend on the solver
+    np.testing.assert_allclose(found.components.T @ found.components, axes[:k].T @ axes[:k], atol=1e-4)
+    np.testing.assert_allclose(found.components @ found.components.T, np.eye(k), atol=1e-5)
+    assert np.all(found.components[np.arange(k), np.abs(found.components).argmax(1)] > 0)
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+def test_medoids_and_thresholds_equal_the_definition(config):
+    features, _ = blobs(n_images=40, noise=0.2)
+    regions = regions_of(40)
+    found = run(features, regions, config)
+    vectors = [oracles.reduced(found, f, p) for f, p in zip(features, regions.position, strict=True)]
+    assert found.n_clusters == 5
+    for c in range(found.n_clusters):
+        members = np.flatnonzero(found.label == c)
+        closeness = [sum(oracles.cosine(vectors[i], vectors[j]) for j in members) / len(members) for i in members]
+        assert found.medoid[c] == members[oracles.first_best(closeness)]
+        own = [oracles.cosine(vectors[i], vectors[found.medoid[c]]) for i in members]
+        np.testing.assert_allclose(found.min_similarity[c], np.percentile(own, 5), atol=1e-5)
+        np.testing.assert_allclose(found.medoid_vector[c], vectors[found.medoid[c]], atol=1e-5)
+        if config is KMEDOIDS:
+            np.testing.assert_allclose(found.strength[members], np.clip(own, 0, 1), atol=1e-5)
+
+
+def test_reduce_and_assign_equal_the_definition():
+    features, _ = blobs(noise=0.2)
+    found = run(features[:200], regions_of(50), SMALL)
+    new, position = features[200:], np.arange(200) % 4
+    want = [oracles.reduced(found, f, p) for f, p in zip(new, position, strict=True)]
+    np.testing.assert_allclose(reduce(found, new, position), want, atol=1e-4)
+    got = assign(found, new, position)
+    assert got.tolist() == [oracles.assigned(found, f, p) for f, p in zip(new, position, strict=True)]
+    assert set(got) == {NOISE, *range(found.n_clusters)}
+    assert found.n_clusters >= 5
+    assert got.dtype == np.int32
+
+
+def test_silhouette_equals_the_definition_and_scikit_learn():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 5))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    label = np.append(rng.integers(0, 4, 39), 4)  # one cluster of one
+    np.testing.assert_allclose(silhouette(vectors, label), oracles.silhouette(vectors, label), rtol=1e-6)
+    np.testing.assert_allclose(silhouette(vectors, label), silhouette_score(vectors, label, metric="cosine"), rtol=1e-6)
+    assert silhouette(vectors, np.zeros(40, int)) == 0
+
+
+@pytest.mark.parametrize("size", [10, 20, 30, 40])
+def test_no_cluster_is_smaller_than_asked_for(size):
+    features, _ = blobs(noise=0.5)
+    found = run(features, regions_of(100), ClusteringConfig(min_cluster_size=size))
+    assert found.n_clusters > 0
+    assert np.bincount(found.label[found.label != NOISE]).min() >= size
+
+
+# --- metamorphic -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+def test_adding_a_constant_changes_nothing(config):
+    features, _ = blobs(noise=0.1)
+    constant = np.random.default_rng(1).normal(scale=3, size=features.shape[1])
+    first, second = run(features, regions_of(100), config), run(features + constant, regions_of(100), config)
+    np.testing.assert_array_equal(first.label, second.label)
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+def test_rotating_and_scaling_the_space_changes_nothing(config):
+    features, _ = blobs(noise=0.1)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(24, 24)))[0]
+    first, second = run(features, regions_of(100), config), run(7 * features @ turn, regions_of(100), config)
+    np.testing.assert_array_equal(first.label, second.label)
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+def test_permuting_the_images_permutes_the_labels(config):
+    features, _ = blobs()
+    order = np.random.default_rng(1).permutation(100)
+    rows = (order[:, None] * 4 + np.arange(4)).ravel()
+    first, second = run(features, regions_of(100), config), run(features[rows], regions_of(100), config)
+    assert adjusted_rand_score(first.label[rows], second.label) == 1
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+def test_the_same_seed_gives_the_same_clustering_and_storage_does_not_matter(config, tmp_path):
+    features, _ = blobs(noise=0.2)
+    stored = np.lib.format.open_memmap(tmp_path / "f.npy", mode="w+", dtype=np.float16, shape=features.shape)
+    stored[:] = features
+    first, second = run(np.array(stored), regions_of(100), config, 3), run(stored, regions_of(100), config, 3)
+    for name, column in columns(first).items():
+        np.testing.assert_array_equal(column, columns(second)[name], err_msg=name)
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    features, _ = blobs(noise=0.2)
+    first = run(features, regions_of(100), SMALL)
+    new = assign(first, features, np.arange(400) % 4)
+    monkeypatch.setattr(module, "_BLOCK", 33)
+    second = run(features, regions_of(100), SMALL)
+    np.testing.assert_array_equal(first.label, second.label)
+    np.testing.assert_allclose(first.position_mean, second.position_mean, atol=1e-6)
+    np.testing.assert_array_equal(assign(second, features, np.arange(400) % 4), new)
+
+
+# --- samples ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+def test_above_max_fit_the_rest_is_assigned_by_the_rule(config):
+    features, truth = blobs()
+    sampled = ClusteringConfig(**{**vars(config), "max_fit": 200, "min_cluster_size": 40})
+    found = run(features, regions_of(100), sampled)
+    check(found, 400)
+    assert found.n_clusters == 5
+    joined = found.label != NOISE
+    assert joined.mean() > 0.9
+    assert adjusted_rand_score(truth[joined], found.label[joined]) > 0.99
+    by_rule = assign(found, features, np.arange(400) % 4)
+    # the sample keeps the algorithm's labels, the other half has exactly those of the rule
+    rest = np.setdiff1d(np.arange(400), module._sample(np.arange(400) % 4, 200, np.random.default_rng(0)))
+    np.testing.assert_array_equal(found.label[rest], by_rule[rest])
+    assert np.any(found.label[rest] == NOISE)
+
+
+def test_the_sample_represents_every_position():
+    position = np.repeat([0, 1, 2], [500, 250, 250])
+    rows = module._sample(position, 100, np.random.default_rng(0))
+    assert np.bincount(position[rows]).tolist() == [50, 25, 25]
+    assert np.all(np.diff(rows) > 0)
+    other = module._sample(position, 100, np.random.default_rng(1))
+    assert not np.array_equal(rows, other)
+    assert module._sample(position, 1000, np.random.default_rng(0)).tolist() == list(range(1000))
+
+
+def test_kmedoids_on_samples_agrees_with_kmedoids_on_all(monkeypatch):
+    features, truth = blobs()
+    monkeypatch.setattr(module, "CLARA_ABOVE", 150)
+    monkeypatch.setattr(module, "CLARA_SAMPLE", 100)
+    found = run(features, regions_of(100), KMEDOIDS)
+    check(found, 400)
+    assert adjusted_rand_score(truth, found.label) > 0.99
+    assert not np.any(found.label == NOISE)
+
+
+# --- degenerate ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["hdbscan", "kmedoids"])
+@pytest.mark.parametrize(
+    "features",
+    [
+        np.zeros((0, 6)),
+        np.ones((1, 6)),
+        np.arange(12.0).reshape(2, 6),
+        np.full((60, 6), 0.1),
+        np.zeros((60, 6)),
+        np.repeat(np.eye(6), 2, axis=0),
+        np.tile(np.eye(2, 6), (30, 1)),
+        np.tile(np.eye(3, 6), (20, 1)),
+        np.linspace(0, 1, 40)[:, None] * np.ones((1, 6)),
+        np.random.default_rng(0).normal(size=(40, 1)),
+        np.random.default_rng(0).normal(size=(10, 300)),
+    ],
+    ids=["none", "one", "two", "equal", "zero", "few", "two values", "three values", "a line", "one dim", "few, wide"],
+)
+def test_degenerate_input_gives_a_valid_clustering(method, features):
+    for regions in (loose_regions(len(features)), regions_of(len(features), 1)):
+        found = run(features.astype(np.float16), regions, ClusteringConfig(method=method))
+        check(found, len(features))
+        new = assign(found, features, regions.position)
+        assert new.shape == (len(features),)
+        assert np.isfinite(reduce(found, features, regions.position)).all()
+        if found.n_clusters:
+            np.testing.assert_array_equal(new[found.medoid], np.arange(found.n_clusters))
+
+
+def test_equal_regions_are_noise():
+    found = run(np.full((60, 6), 0.1, np.float16), regions_of(15), SMALL)
+    assert found.n_clusters == 0
+    assert found.noise_share == 1
+
+
+@pytest.mark.parametrize("constant", [0.1, 1e4])
+def test_rounding_is_not_taken_for_a_direction(constant):
+    # equal up to the last bit of float32: nothing to tell these regions apart
+    features = np.nextafter(np.float32(constant), np.float32(np.inf)) * np.ones((60, 6), np.float32)
+    features[::2] = np.float32(constant)
+    assert run(features, loose_regions(60), ClusteringConfig(min_cluster_size=5)).n_clusters == 0
+
+
+def test_identical_copies_form_clusters_that_take_their_copies_back():
+    features = np.tile(np.eye(3, 6), (20, 1))
+    for method in ("hdbscan", "kmedoids"):
+        found = run(features, loose_regions(60), ClusteringConfig(method=method, min_cluster_size=10, k=3))
+        assert found.n_clusters == 3
+        np.testing.assert_array_equal(assign(found, features, np.full(60, -1)), found.label)
+        assert found.medoid.tolist() == [0, 1, 2]  # equal sizes: by the smallest member
+
+
+def test_more_medoids_than_regions_are_not_made_up():
+    found = run(
+        np.random.default_rng(0).normal(size=(10, 4)), loose_regions(10), ClusteringConfig(method="kmedoids", k=50)
+    )
+    check(found, 10)
+    assert 1 <= found.n_clusters <= 5
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(bad):
+    features, _ = blobs(n_images=20)
+    found = run(features, regions_of(20), SMALL)
+    features[37, 2] = bad
+    with pytest.raises(ValueError, match="features must be finite, got NaN or infinity in row 37"):
+        run(features, regions_of(20), SMALL)
+    with pytest.raises(ValueError, match="features must be finite"):
+        assign(found, features, np.arange(80) % 4)
+
+
+def test_wrong_shapes_and_positions_are_refused():
+    features, _ = blobs(n_images=20)
+    found = run(features, regions_of(20), SMALL)
+    with pytest.raises(ValueError, match=r"shape \(76, M\), one row per region, got \(80, 24\)"):
+        run(features, regions_of(19), SMALL)
+    with pytest.raises(ValueError, match=r"shape \(80, 24\).*got \(80, 23\)"):
+        reduce(found, features[:, 1:], np.zeros(80, int))
+    with pytest.raises(ValueError, match=r"shape \(3, 24\)"):
+        assign(found, features, np.zeros(3, int))
+    for wrong in (4, -1):
+        with pytest.raises(ValueError, match=r"position must lie in 0 \.\. 3"):
+            assign(found, features, np.full(80, wrong))
+
+
+def test_nothing_new_is_assigned_to_nothing():
+    features, _ = blobs(n_images=20)
+    found = run(features, regions_of(20), SMALL)
+    assert assign(found, features[:0], np.zeros(0, int)).tolist() == []
+    assert reduce(found, features[:0], np.zeros(0, int)).shape == (0, len(found.components))
