@@ -69,14 +69,15 @@ def curve_figure(lines: tuple[Curve, ...], title: str, palette: Palette, share: 
             x=line.steps, y=line.values, name=line.name, mode=mode, line=style, hovertemplate=f"step %{{x}}: {value}"
         )
     figure.update_layout(
-        title={"text": title, "font": {"size": 14}},
+        title={"text": f"{title} by step", "font": {"size": 14}},
         height=280,
         margin={"l": 8, "r": 8, "t": 36, "b": 8},
-        legend={"orientation": "h", "y": -0.25, "x": 0},
+        legend={"orientation": "h", "y": -0.14, "x": 0},
         showlegend=True,
         hovermode="x unified",
     )
-    figure.update_xaxes(title={"text": "step"}, rangemode="tozero")
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_traces(cliponaxis=False)
     if share:
         figure.update_yaxes(tickformat=".0%", range=[-0.02, 1.02])
     return figure

@@ -354,12 +354,16 @@ class Review:
         return self.rows[place].feature if 0 <= place < len(self.rows) else None
 
 
-def review(rows: tuple[Finding, ...], feature: int | None) -> Review:
-    """The screen for `feature`; without one (or with one that is not listed), the first undecided."""
-    decided = sum(bool(row.decision) for row in rows)
-    places = [i for i, row in enumerate(rows) if row.feature == feature]
-    waiting = [i for i, row in enumerate(rows) if not row.decision]
-    return Review(rows, next(iter([*places, *waiting, 0])), decided)
+def review(rows: tuple[Finding, ...], feature: int | None, only_flagged: bool) -> Review:
+    """The screen for `feature`; without one (or with an unknown one), for the first undecided.
+
+    only_flagged: go through the flagged features only, and through `feature`, which somebody asked for.
+    """
+    listed = tuple(row for row in rows if row.passes or row.feature == feature) if only_flagged else rows
+    decided = sum(bool(row.decision) for row in listed)
+    asked = [i for i, row in enumerate(listed) if row.feature == feature]
+    waiting = [i for i, row in enumerate(listed) if not row.decision]
+    return Review(listed, next(iter([*asked, *waiting, 0])), decided)
 
 
 def image_path(audit: Audit, image: int) -> Path:

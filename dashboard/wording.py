@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from dashboard.audits import AuditRow
 from dashboard.comparison import Comparison
@@ -269,6 +270,21 @@ def repaired(view: Comparison) -> str:
     if now is not None and worst is not None and now.name != worst.name:
         parts.append(f"The worst group is now *{plain(now.name)}* with {rate(now.after)}.")
     return " ".join(parts)
+
+
+def compared(result: Mapping[str, object]) -> str:
+    """What both models were compared on, which step was kept, and how long it took; from the result's document."""
+    seconds, step = result.get("seconds"), result.get("best_step")
+    parts = [f"Compared on {result['compared_on']}." if result.get("compared_on") else ""]
+    parts.append(
+        "No step was better than the audited model, so its weights were kept."
+        if step == 0
+        else f"The weights of step {step} were kept: its worst group was best on the audited images."
+        if step is not None
+        else ""
+    )
+    parts.append(f"It took {duration(float(seconds))}." if isinstance(seconds, int | float) else "")
+    return plain(" ".join(filter(None, parts)))
 
 
 def worse(view: Comparison) -> str:

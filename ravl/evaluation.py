@@ -34,9 +34,9 @@ def group_accuracy(
     Raises ValueError when lengths differ or a label has no class name.
     """
     predicted, label = np.asarray(predicted), np.asarray(label)
-    for name, column in [("predicted", predicted), *present.items(), *groups.items()]:
-        if np.shape(column) != label.shape:
-            raise ValueError(f"{name} must have one entry per label, {label.shape}, got {np.shape(column)}.")
+    for what, given in [("predicted", predicted), *present.items(), *groups.items()]:
+        if np.shape(given) != label.shape:
+            raise ValueError(f"{what} must have one entry per label, {label.shape}, got {np.shape(given)}.")
     if len(label) and not 0 <= label.min() <= label.max() < len(class_names):
         raise ValueError(f"label must index the {len(class_names)} class names, got {label.min()} .. {label.max()}.")
     right = predicted == label
@@ -47,9 +47,9 @@ def group_accuracy(
     classes = _by_class(label, right, len(class_names), np.ones(len(label), bool))
     rows += [(str(name), "class", y, -1, -1, *classes[y]) for y, name in enumerate(class_names)]
     for feature, has in shown.items():
-        for side, mask in ((1, has), (0, ~has)):
-            name = f"{'with' if side else 'without'} {titles[feature]}"
-            rows.append((name, "feature", -1, feature, side, int(mask.sum()), int((mask & right).sum())))
+        for side, word, mask in ((1, "with", has), (0, "without", ~has)):
+            counts = int(mask.sum()), int((mask & right).sum())
+            rows.append((f"{word} {titles[feature]}", "feature", -1, feature, side, *counts))
     if shown:
         # one group per class and presence of any feature, not per combination: those would soon be empty
         anywhere = np.logical_or.reduce(list(shown.values()))
@@ -60,13 +60,12 @@ def group_accuracy(
             rows.append((f"{name} without {title}", "group", y, only, 0, *without[y]))
     for column, values in groups.items():
         for value in np.unique(values):
-            counts = _by_class(label, right, len(class_names), values == value)
+            within = _by_class(label, right, len(class_names), values == value)
             named = f"{column}={value}" if value else f"no {column}"
-            rows += [(f"{name}, {named}", "group", y, -1, -1, *counts[y]) for y, name in enumerate(class_names)]
+            rows += [(f"{name}, {named}", "group", y, -1, -1, *within[y]) for y, name in enumerate(class_names)]
     if not shown and not groups:
         rows += [(str(name), "group", y, -1, -1, *classes[y]) for y, name in enumerate(class_names)]
-    name_, kind, class_index, feature_, present_, n, hits = zip(*rows, strict=True)
-    return GroupAccuracy(*map(np.array, (name_, kind, class_index, feature_, present_, n, hits)))
+    return GroupAccuracy(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
 def _by_class(

@@ -11,13 +11,14 @@ import csv
 import io
 import json
 import math
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ravl.errors import ConfigError
+from ravl.errors import ConfigError, RunError
 from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun, writing
 from ravl.tables import Clustering, FeatureScores, ImageSet, Regions, Verdict
@@ -131,12 +132,19 @@ def _cell(value: Any) -> Any:
 
 
 def write(document: dict[str, Any], format: str, out: Path) -> None:
-    """Write the document as `json` or `csv`, whole or not at all.
+    """Write the document as `json` or `csv`, whole or not at all. A link is followed; a device or pipe is written to.
 
     Raises ConfigError for another format, RunError when the file cannot be written.
     """
     if format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.")
     text = as_json(document) if format == "json" else as_csv(document)
-    with writing(Path(out)) as partial:
+    path = Path(out)
+    if path.exists() and not path.is_file() and not path.is_dir():  # /dev/stdout must not be replaced by a file
+        try:
+            path.write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise RunError(f"{path} could not be written: {error.strerror or error}. Choose another --out.") from error
+        return
+    with writing(Path(os.path.realpath(path))) as partial:
         partial.write_text(text, encoding="utf-8", newline="")

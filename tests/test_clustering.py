@@ -329,10 +329,21 @@ def test_equal_regions_are_noise():
 
 @pytest.mark.parametrize("constant", [0.1, 1e4])
 def test_rounding_is_not_taken_for_a_direction(constant):
-    # equal up to the last bit of float32: nothing to tell these regions apart
-    features = np.nextafter(np.float32(constant), np.float32(np.inf)) * np.ones((60, 6), np.float32)
-    features[::2] = np.float32(constant)
-    assert run(features, loose_regions(60), ClusteringConfig(min_cluster_size=5)).n_clusters == 0
+    # three groups that differ in the last bit of float32: nothing that a model could have meant
+    last_bit = np.spacing(np.float32(constant))
+    features = (np.float32(constant) + last_bit * np.tile(np.eye(3, 6), (20, 1))).astype(np.float32)
+    assert len(np.unique(features, axis=0)) == 3
+    for method in ("hdbscan", "kmedoids"):
+        found = run(features, loose_regions(60), ClusteringConfig(method=method, min_cluster_size=5, k=3))
+        assert found.n_clusters == 0
+        assert not reduce(found, features, np.full(60, -1)).any()
+
+
+def test_a_region_without_a_direction_is_noise_even_for_a_cluster_that_takes_all():
+    axes = np.eye(2, 3)
+    takes_all = Clustering([0], [1], [0], np.ones((1, 3)), np.zeros(3), axes, np.array([[1.0, 0.0]]), np.array([-1.0]))
+    features = np.array([[1, 1, 1], [0, 1, 1], [1, 1, 9]])  # the mean itself, the opposite, off the axes
+    assert assign(takes_all, features, np.zeros(3, int)).tolist() == [NOISE, 0, NOISE]
 
 
 def test_identical_copies_form_clusters_that_take_their_copies_back():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from ravl.config import ClusteringConfig, ProjectionConfig
 from ravl.discovery import projection
 from ravl.discovery.clustering import cluster, reduce
-from ravl.discovery.projection import nearest, project
+from ravl.discovery.projection import nearest, neighbours, project
 from ravl.tables import Regions
 
 CONFIG = ProjectionConfig(n_neighbors=10)
@@ -96,6 +98,20 @@ def test_nearest_equals_sorting_everything(monkeypatch):
         want = sorted(range(20), key=lambda j: -dots[j])[:6]
         assert index[i].tolist() == want
         np.testing.assert_allclose(product[i], [dots[j] for j in want], rtol=1e-4, atol=1e-6)
+
+
+def test_neighbours_are_oneself_and_the_nearest_others():
+    vectors = np.random.default_rng(0).normal(size=(25, 4))
+    vectors[20:] = vectors[3]  # copies of one another, more than are asked for
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index, distance = neighbours(vectors.astype(np.float32), 4)
+    for i in range(25):
+        others = sorted(math.dist(vectors[i], vectors[j]) for j in range(25) if j != i)
+        assert index[i, 0] == i
+        assert distance[i, 0] == 0
+        assert len(set(index[i])) == 4
+        np.testing.assert_allclose(distance[i, 1:], others[:3], atol=1e-3)
+        np.testing.assert_allclose(distance[i], [math.dist(vectors[i], vectors[j]) for j in index[i]], atol=1e-3)
 
 
 def test_features_that_are_not_finite_are_refused():

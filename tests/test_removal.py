@@ -246,6 +246,19 @@ def test_candidates_are_ordered_and_cut_as_described(seed, config):
     assert len(set(want)) == len(want)
 
 
+def test_just_enough_errors_need_no_right_image():
+    world = many_images()
+    feature = world.feature_by_colour()
+    wrong = ~world.zero_shot.correct[world.regions.image]
+    n_errors = int(np.count_nonzero(wrong & (np.array(feature) == 0)))
+    for count, right_too in ((n_errors, False), (n_errors + 1, True)):
+        config = ExemplarsConfig(count)
+        found = candidates(world.regions, world.zero_shot, world.clustering(feature), world.scores(feature), config)
+        own = found[np.array(feature)[found] == 0]
+        assert wrong[own[:n_errors]].all()
+        assert (len(own) > n_errors) == right_too
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("config", [ExemplarsConfig(5, 10), ExemplarsConfig(24, 200), ExemplarsConfig(10, 10)])
 def test_exemplars_are_the_candidates_with_the_largest_contributions(seed, config):

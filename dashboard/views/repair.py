@@ -82,6 +82,7 @@ def _result(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFold
     st.subheader("Before and after", anchor=False)
     st.markdown(wording.repaired(view))
     _numbers(view)
+    st.caption(wording.compared(folder.result))
     st.markdown(wording.worse(view))
     colours = state.colours()
     if view.worse:
@@ -92,28 +93,26 @@ def _result(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFold
         (view.features, "Features: with and without"),
     ):
         if rows:
-            with st.expander(f"{title} ({len(rows)})", expanded=rows is view.groups, key=f"changes-{title[:6]}"):
+            with st.expander(f"{title} ({len(rows)})", key=f"changes-{title[:6]}"):
                 st.html(markup.change_table(rows, colours, title))
     _saved(workspace, run, book, folder)
 
 
 def _numbers(view: Comparison) -> None:
-    shown = [
-        ("All test images", view.overall),
-        ("Worst group before", view.worst_before),
-        ("Worst group now", view.worst_after),
-    ]
-    columns = st.columns(3)
-    for place, (label, change) in zip(columns, shown, strict=True):
-        if change is not None:
-            place.metric(
-                label,
-                wording.percent(change.after.share),
-                wording.points(change.change),
-                delta_description=f"{change.after.right:,} of {change.after.n:,}",
-                help=change.name,
-                border=True,
-            )
+    was, now = view.worst_before, view.worst_after
+    shown = [("All test images", view.overall)]
+    if was is not None:
+        shown.append((f"Was the worst: {was.name}", was))
+    if now is not None and (was is None or now.name != was.name):
+        shown.append((f"Is now the worst: {now.name}", now))
+    for place, (label, change) in zip(st.columns(3), shown, strict=False):
+        place.metric(
+            wording.plain(label),
+            wording.percent(change.after.share),
+            wording.points(change.change).replace("−", "-"),  # the arrow's direction is read from a plain minus
+            delta_description=f"{change.after.right:,} of {change.after.n:,} right",
+            border=True,
+        )
 
 
 def _saved(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFolder) -> None:
@@ -136,7 +135,14 @@ def _saved(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFolde
 
 
 def _set_up(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding, ...], names: list[str]) -> None:
-    st.subheader("New fine-tuning" if names else "Fine-tuning", anchor=False)
+    if names:
+        with st.expander("New fine-tuning", icon=":material/add:", key=f"new-tuning-{run.id}"):
+            _form(workspace, run, book, confirmed, names)
+    else:
+        _form(workspace, run, book, confirmed, names)
+
+
+def _form(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding, ...], names: list[str]) -> None:
     if not confirmed:
         text = "No feature is confirmed as **spurious** yet. A person decides which ones the model should not use."
         panels.empty(text, "review", "Decide on the features", run.id)
@@ -170,7 +176,7 @@ def _set_up(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Findi
         disabled=busy or bool(problem),
         help="One job runs at a time on this machine; wait for the running one." if busy else problem or None,
         on_click=state.action(jobs.start),
-        args=(book, workspace, audits.MITIGATION_KIND, f"Fine-tuning {name} of {run.name}", arguments, run.id),
+        args=(book, workspace, audits.MITIGATION_KIND, f"Fine-tuning “{name}” of {run.name}", arguments, run.id),
     )
     if problem:
         st.caption(wording.plain(problem))

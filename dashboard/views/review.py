@@ -52,7 +52,7 @@ def _where(run: AuditRun, rows: tuple[Finding, ...]) -> Review:
         persist_state="session",
     )
     feature = state.chosen_feature(run.id, [row.feature for row in rows])
-    return summaries.review(flagged if only else rows, feature)
+    return summaries.review(rows, feature, only)
 
 
 def _progress(run: str, view: Review) -> None:
@@ -155,19 +155,24 @@ def _text(field: str, label: str, run: str, feature: int, recorded: str, placeho
 
 
 def _record(run: str, row: Finding, seen: str, decision: str, who: str) -> None:
-    name = state.draft(run, row.feature, "name", row.verdict.name if row.verdict else "")
-    note = state.draft(run, row.feature, "note", row.verdict.note if row.verdict else "")
+    name, note = _written(run, row)
     book = readers.ledger(state.workspace())
     verdict = book.add_verdict(run, row.feature, row.pull, decision, who, seen, name, note)
     state.drop_drafts(run, row.feature)
     state.say(f"Recorded: {wording.plain(wording.title(row))} is {wording.DECISIONS[verdict.decision].lower()}.")
 
 
+def _written(run: str, row: Finding) -> tuple[str, str]:
+    """Name and note as they stand in the inputs; where these are not drawn, as they were left."""
+    recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
+    shown = [state.widget(f"{field}-{run}-{row.feature}") for field in ("name", "note")]
+    left = [state.draft(run, row.feature, field, old) for field, old in zip(("name", "note"), recorded, strict=True)]
+    name, note = (old if new is None else str(new) for new, old in zip(shown, left, strict=True))
+    return name, note
+
+
 def _unsaved(run: str, row: Finding, seen: str, who: str, recorded: tuple[str, str]) -> None:
-    written = tuple(
-        state.draft(run, row.feature, field, old) for field, old in zip(("name", "note"), recorded, strict=True)
-    )
-    if written == recorded:
+    if _written(run, row) == recorded:
         return
     if not row.decision:
         st.caption("What you wrote is recorded with your decision.")
@@ -201,6 +206,8 @@ def _withdraw(run: str, row: Finding) -> None:
     book = readers.ledger(state.workspace())
     who = state.reviewer(book.reviewers())
     book.add_verdict(run, row.feature, row.pull, WITHDRAWN, who, row.verdict.seen, row.verdict.name, row.verdict.note)
+    for field, text in (("name", row.verdict.name), ("note", row.verdict.note)):
+        state.keep_draft(run, row.feature, field, text)  # what was written is not withdrawn
     state.say(f"Withdrawn: the decision on {wording.plain(wording.title(row))}.")
 
 

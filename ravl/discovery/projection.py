@@ -54,13 +54,7 @@ def _umap(vectors: NDArray[np.float32], config: ProjectionConfig, seed: int) -> 
         from umap import UMAP
 
     # exact neighbours by matrix products: umap's own search takes 15 s for 4000 regions (a Python call per pair)
-    index, cosine = nearest(vectors, vectors, config.n_neighbors + 1)
-    own = index == np.arange(len(vectors))[:, None]
-    # every region is its own first neighbour at distance 0, also where another one is equal to it
-    others = np.argsort(own, axis=1, kind="stable")[:, : config.n_neighbors - 1]
-    index = np.column_stack([np.arange(len(vectors)), np.take_along_axis(index, others, 1)])
-    distance = np.sqrt(np.maximum(2 - 2 * np.take_along_axis(cosine, others, 1), 0))
-    distance = np.column_stack([np.zeros(len(vectors), np.float32), distance])
+    index, distance = neighbours(vectors, config.n_neighbors)
     with warnings.catch_warnings():
         # nothing is transformed later, so no search index is needed
         warnings.filterwarnings("ignore", r"precomputed_knn\[2\]", UserWarning)
@@ -73,6 +67,19 @@ def _umap(vectors: NDArray[np.float32], config: ProjectionConfig, seed: int) -> 
             n_jobs=1,
         )
         return np.asarray(model.fit_transform(vectors), np.float32)
+
+
+def neighbours(vectors: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(N, n) the nearest unit vectors of each, and their euclidean distances, from near to far; N > n.
+
+    Every vector is its own first neighbour at distance 0, also where others are equal to it.
+    """
+    index, cosine = nearest(vectors, vectors, n)
+    itself = np.arange(len(vectors))[:, None]
+    others = np.argsort(index == itself, axis=1, kind="stable")[:, : n - 1]
+    index, cosine = np.take_along_axis(index, others, 1), np.take_along_axis(cosine, others, 1)
+    distance = np.sqrt(np.maximum(2 - 2 * cosine, 0))
+    return np.hstack([itself, index]), np.hstack([np.zeros_like(distance[:, :1]), distance])
 
 
 def nearest(

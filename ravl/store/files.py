@@ -130,7 +130,8 @@ def save_npz(path: Path, record: Any) -> None:
 
 def load_npz(kind: type[Any]) -> Callable[[Path], Any]:
     def load(path: Path) -> Any:
-        with np.load(path, allow_pickle=False) as saved:
+        # opened here, because numpy leaves the file open when it is damaged
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
             # single numbers come back as 0-d arrays
             return kind(
                 **{f.name: saved[f.name][()] if saved[f.name].ndim == 0 else saved[f.name] for f in fields(kind)}
@@ -144,7 +145,7 @@ def _save_regions(path: Path, regions: Regions) -> None:
 
 
 def _load_regions(path: Path) -> Regions:
-    with np.load(path, allow_pickle=False) as saved:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
         return Regions(saved["image"], saved["box"], saved["position"], int(saved["n_images"]))
 
 

@@ -29,6 +29,11 @@ from ravl.vlm.interface import OPERATORS, Encoded
 MIDDLE_DEPTH = 2 / 3
 """Depth, as a share of the layers, whose mean patch token describes a region for clustering."""
 
+_PARTS = {
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+    "preprocessing": ("preprocessor_config.json", "processor_config.json"),
+}
+
 
 class TransformersClip:
     """A loaded CLIP model: a `VisionLanguageModel`, plus the torch methods that training needs.
@@ -51,8 +56,6 @@ class TransformersClip:
         self.geometry = Geometry.of(image_processor.to_dict(), int(vision.image_size), int(vision.patch_size))
         self._tokenizer = tokenizer
         self._processor = image_processor
-        # taken once: a call with truncation changes the tokenizer's own description
-        self._tokenizer_state = tokenizer.backend_tokenizer.to_str()
 
     @classmethod
     def load(cls, reference: str, device: str = "auto") -> TransformersClip:
@@ -105,7 +108,10 @@ class TransformersClip:
         for name, tensor in sorted(self.module.state_dict().items()):
             hasher.update(name.encode())
             hasher.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-        hasher.update(self._tokenizer_state.encode())
+        tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        for of_the_last_call in ("truncation", "padding"):
+            tokenizer.pop(of_the_last_call, None)
+        hasher.update(json.dumps(tokenizer, sort_keys=True).encode())
         return hasher.hexdigest()
 
     @property
@@ -302,6 +308,12 @@ def resolve(reference: str) -> str:
                 "it is loaded. Convert it in a place you trust: load it there and call save_pretrained."
             )
         raise ModelError(f"a model directory must hold model.safetensors, but {folder} does not. Save the model again.")
+    for part, files in _PARTS.items():
+        if not names & set(files):
+            raise ModelError(
+                f"a model directory must hold its {part} ({' or '.join(files)}), but {folder} does not. "
+                "Save it there with save_pretrained; another model's would silently give wrong results."
+            )
     return str(folder.resolve())
 
 

@@ -94,7 +94,11 @@ def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot
         wrong = ~zero_shot.correct[regions.image[members]]
         for place, region in enumerate(members[np.argsort(~wrong, kind="stable")][:6]):
             image = int(regions.image[region])
-            against = int(zero_shot.predicted[image]) if not zero_shot.correct[image] else (int(zero_shot.label[image]) + 1) % 3
+            against = (
+                int(zero_shot.predicted[image])
+                if not zero_shot.correct[image]
+                else (int(zero_shot.label[image]) + 1) % 3
+            )
             rows.append((feature, int(region), image, against, 3.0 - place))
     feature, region, image, against, contribution = (np.array(column) for column in zip(*rows, strict=True))
     return Exemplars(feature, region, image, against, contribution, contribution, contribution + 0.5)
@@ -155,7 +159,10 @@ def make_mitigation(run: AuditRun, name: str = "ravl", finished: bool = True) ->
     """A fine-tuning with a log and, when finished, group accuracies of which one falls."""
     folder = run.mitigation(name)
     folder.begin({"run": run.id, "config": {"method": "ravl"}})
-    rows = [{"step": float(step), "total": 3.0 - step / 10, "contrastive": 2.0, "relevant": 1.0, "spurious": 0.5} for step in range(20)]
+    rows = [
+        {"step": float(step), "total": 3.0 - step / 10, "contrastive": 2.0, "relevant": 1.0, "spurious": 0.5}
+        for step in range(20)
+    ]
     for row in rows[9::10]:
         row |= {"overall": 0.6 + row["step"] / 100, "worst_group": 0.2 + row["step"] / 40}
     folder.write_log(rows)

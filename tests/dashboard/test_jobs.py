@@ -20,8 +20,12 @@ from ravl.errors import ConfigError, RunError
 from ravl.ledger import Job, Ledger
 
 SLEEP = "import time; print('working', flush=True); time.sleep(60)"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); " + SLEEP
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+)
+PARENT = (
+    "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); " + SLEEP
+)
 
 
 @pytest.fixture
@@ -59,7 +63,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_start_runs_ravl_in_a_session_of_its_own(ledger: Ledger, tmp_path: Path, worker: Callable[[str], list[list[str]]]) -> None:
+def test_start_runs_ravl_in_a_session_of_its_own(
+    ledger: Ledger, tmp_path: Path, worker: Callable[[str], list[list[str]]]
+) -> None:
     asked = worker(SLEEP)
     job = jobs.start(ledger, tmp_path, "discover", "Audit a", ["discover", "--name=a"], run="r")
     assert asked == [
@@ -80,7 +86,9 @@ def test_one_job_at_a_time(ledger: Ledger, tmp_path: Path, worker: Callable[[str
         jobs.start(ledger, tmp_path, "demo", "Demo", ["demo"])
 
 
-def test_a_process_that_cannot_start_fails_the_job(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_fails_the_job(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jobs.sys, "executable", str(tmp_path / "missing"))
     with pytest.raises(RunError, match="could not be started"):
         jobs.start(ledger, tmp_path, "demo", "Demo", ["demo"])
@@ -129,7 +137,9 @@ def test_a_foreign_process_with_the_same_number_is_never_signalled(ledger: Ledge
         bystander.wait()
 
 
-def test_reconcile_leaves_the_living_alone(ledger: Ledger, tmp_path: Path, worker: Callable[[str], list[list[str]]]) -> None:
+def test_reconcile_leaves_the_living_alone(
+    ledger: Ledger, tmp_path: Path, worker: Callable[[str], list[list[str]]]
+) -> None:
     worker(SLEEP)
     job = jobs.start(ledger, tmp_path, "demo", "Demo", ["demo"])
     assert jobs.reconcile(ledger) == []
@@ -174,7 +184,8 @@ def make_job(ledger: Ledger) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "spent", "expected"), [(25, 100, 10, 30.0), (0, 100, 10, None), (100, 100, 10, None), (50, 100, 0, 0.0)]
+    ("done", "total", "spent", "expected"),
+    [(25, 100, 10, 30.0), (0, 100, 10, None), (100, 100, 10, None), (50, 100, 0, 0.0)],
 )
 def test_remaining_seconds(ledger: Ledger, done: int, total: int, spent: float, expected: float | None) -> None:
     begun = datetime(2026, 1, 1, tzinfo=UTC)
@@ -199,7 +210,14 @@ def test_log_tail(ledger: Ledger, tmp_path: Path) -> None:
 
 def test_discover_arguments_keep_strange_values_whole() -> None:
     arguments = jobs.discover_arguments(
-        "n", "-folder", "m", classes=("a b", "-c"), templates=("a {}", "-- {}"), regions="grid:3", encoder="crop", seed=7
+        "n",
+        "-folder",
+        "m",
+        classes=("a b", "-c"),
+        templates=("a {}", "-- {}"),
+        regions="grid:3",
+        encoder="crop",
+        seed=7,
     )
     assert arguments == [
         *("discover", "--name=n", "--images=-folder", "--model=m", "--classes=a b,-c"),
@@ -208,7 +226,9 @@ def test_discover_arguments_keep_strange_values_whole() -> None:
 
 
 def test_mitigate_arguments() -> None:
-    arguments = jobs.mitigate_arguments("r", "n", "train", test="test", features=(3, 0), steps=10, batch_size=8, lr=1e-4)
+    arguments = jobs.mitigate_arguments(
+        "r", "n", "train", test="test", features=(3, 0), steps=10, batch_size=8, lr=1e-4
+    )
     assert arguments == [
         *("mitigate", "--run=r", "--name=n", "--images=train", "--method=ravl", "--test=test", "--features=3,0"),
         *("--steps=10", "--batch-size=8", "--lr=0.0001"),
@@ -220,10 +240,21 @@ def test_the_command_line_takes_the_arguments() -> None:
 
     parser = _parser()
     tail = ["--workspace", "w", "--job", "1"]
-    found = parser.parse_args([*jobs.discover_arguments("n", "-i", "m", classes=("-a",), templates=("-{}",), seed=3), *tail])
+    found = parser.parse_args(
+        [*jobs.discover_arguments("n", "-i", "m", classes=("-a",), templates=("-{}",), seed=3), *tail]
+    )
     assert (found.images, found.classes, found.template, found.seed, found.job) == ("-i", "-a", ["-{}"], 3, 1)
-    found = parser.parse_args([*jobs.mitigate_arguments("r", "n", "t", features=(1,), steps=2, batch_size=4, lr=0.5), *tail])
-    assert (found.run, found.name, found.features, found.steps, found.batch_size, found.lr) == ("r", "n", "1", 2, 4, 0.5)
+    found = parser.parse_args(
+        [*jobs.mitigate_arguments("r", "n", "t", features=(1,), steps=2, batch_size=4, lr=0.5), *tail]
+    )
+    assert (found.run, found.name, found.features, found.steps, found.batch_size, found.lr) == (
+        "r",
+        "n",
+        "1",
+        2,
+        4,
+        0.5,
+    )
     assert parser.parse_args([*jobs.demo_arguments(), *tail]).audit_only
 
 

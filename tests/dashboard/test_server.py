@@ -79,7 +79,11 @@ def test_command_listens_on_loopback() -> None:
 
 @pytest.mark.parametrize(
     ("host", "allowed"),
-    [("127.0.0.1", {"127.0.0.1", "localhost"}), ("10.0.0.7", {"127.0.0.1", "localhost", "10.0.0.7"}), ("0.0.0.0", {"*"})],
+    [
+        ("127.0.0.1", {"127.0.0.1", "localhost"}),
+        ("10.0.0.7", {"127.0.0.1", "localhost", "10.0.0.7"}),
+        ("0.0.0.0", {"*"}),
+    ],
 )
 def test_names_that_requests_may_use(host: str, allowed: set[str]) -> None:
     flags = [flag for flag in streamlit_command("w", 1, host) if flag.startswith("--server.allowedHosts=")]
@@ -102,8 +106,11 @@ def test_environment_finds_the_packages_from_anywhere(tmp_path: Path) -> None:
 def test_the_web_process_never_loads_torch(tmp_path: Path) -> None:
     views = [path.stem for path in (ROOT / "dashboard" / "views").glob("*.py") if path.stem != "__init__"]
     imports = "; ".join(f"import dashboard.views.{view}" for view in views)
-    code = f"import sys, dashboard.app; {imports}; print(sorted({{'torch', 'transformers', 'umap', 'hdbscan'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    heavy = "{'torch', 'transformers', 'umap', 'hdbscan'}"
+    code = f"import sys, dashboard.app; {imports}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -111,5 +118,7 @@ def test_pure_modules_do_not_load_streamlit(tmp_path: Path) -> None:
     pure = "server jobs summaries audits comparison selection colouring palette charts gallery markup wording brand"
     imports = "; ".join(f"import dashboard.{name}" for name in pure.split())
     code = f"import sys; {imports}; print('streamlit' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
