@@ -231,8 +231,11 @@ def _reporting(options: argparse.Namespace) -> Iterator[Report]:
     from ravl.ledger import Ledger
 
     ledger = Ledger(Path(options.workspace))
-    with progress.job_row(ledger, options.job) as report:
-        yield report
+    try:
+        with progress.job_row(ledger, options.job) as report:
+            yield report
+    except progress.Cancelled:
+        raise KeyboardInterrupt from None
 
 
 def _note_run(options: argparse.Namespace, run: str) -> None:

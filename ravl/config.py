@@ -41,6 +41,8 @@ def _check(config: Any) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigError(f"{item.name} must be a number, got {value!r}.")
+        if isinstance(value, float) and "float" not in str(item.type):
+            raise ConfigError(f"{item.name} must be a whole number, got {value}.")
         low, high = limits["low"], limits["high"]
         # `not >=` rather than `<`, so that NaN is refused as well
         if (low is not None and not value >= low) or (high is not None and not value <= high):
@@ -62,7 +64,7 @@ class RegionsConfig:
     def parse(cls, text: str) -> RegionsConfig:
         """Read the command line's form, `grid:K`."""
         kind, _, size = text.partition(":")
-        if kind != "grid" or not size.isdigit():
+        if kind != "grid" or not size.isdecimal():
             raise ConfigError(f"regions must be grid:K with a whole number K, got {text!r}. Try grid:2.")
         return cls(kind, int(size))
 

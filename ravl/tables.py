@@ -17,11 +17,17 @@ NOISE = -1
 
 
 def _column(record: Any, name: str, dtype: Any, shape: tuple[int | None, ...]) -> None:
-    """Convert one column to `dtype`, check its shape (None = any length) and make it read-only."""
+    """Convert one column to `dtype`, check its shape (None = any length) and make it read-only.
+
+    Raises ValueError for another shape, and for numbers that an integer column would wrap, cut or make up.
+    """
     given = np.asarray(getattr(record, name))
     if given.size == 0 and given.ndim != len(shape):
         given = given.reshape([0 if want is None else want for want in shape])
-    value = given.astype(dtype)
+    with np.errstate(invalid="ignore"):  # NaN to integer: refused below
+        value = given.astype(dtype)
+    if value.dtype.kind in "iu" and given.dtype.kind in "iuf" and not np.array_equal(value, given):
+        raise ValueError(f"{type(record).__name__}.{name} must hold whole numbers that fit {value.dtype}, got others.")
     if value.ndim != len(shape) or any(w is not None and w != g for w, g in zip(shape, value.shape, strict=True)):
         raise ValueError(f"{type(record).__name__}.{name} must have shape {shape}, got {given.shape}.")
     value.flags.writeable = False
@@ -58,6 +64,12 @@ class ImageSet:
         _column(self, "size", np.int32, (len(self.file), 2))
         if self.caption is not None:
             _column(self, "caption", np.str_, (len(self.file),))
+        groups = {name: np.array(values, np.str_) for name, values in self.groups.items()}
+        for name, values in groups.items():
+            if values.shape != self.file.shape:
+                raise ValueError(f"ImageSet.groups[{name!r}] must have shape {self.file.shape}, got {values.shape}.")
+            values.flags.writeable = False
+        object.__setattr__(self, "groups", groups)
         if len(self.label) and not 0 <= self.label.min() <= self.label.max() < len(self.class_names):
             raise ValueError(f"label must index the {len(self.class_names)} class names, got {self.label.max()}.")
 

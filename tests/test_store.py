@@ -44,6 +44,8 @@ from ravl.tables import (
 PRINTS = {"data": "d", "model": "m", "preprocessing": "p"}
 CONFIG = AuditConfig("/images", "demo", prompts=PromptsConfig(("cat", "dög"), ("a {}", "ein {}"), "model"))
 NAN = float("nan")
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.is_char_device(), reason="needs a device that is always full")
 
 Rows = tuple[int, dict[str, tuple[int, np.ndarray]]]
 
@@ -263,12 +265,12 @@ def test_a_stage_that_fails_leaves_no_file(run: AuditRun, monkeypatch: pytest.Mo
     assert sorted(os.listdir(run.path)) == ["run.json"]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@needs_full
 @pytest.mark.parametrize("stage", list(RECORDS))
 def test_a_full_disk_is_told(stage: str, run: AuditRun) -> None:
     """Everything that is written to the partial name meets a real `no space left`."""
     name = store_files.FILES[stage].name
-    (run.path / f"{name}.partial").symlink_to("/dev/full")
+    (run.path / f"{name}.partial").symlink_to(FULL)
     with pytest.raises(
         RunError, match=f"{name} could not be written: the disk is full. Free some space and run the same"
     ):
@@ -278,9 +280,9 @@ def test_a_full_disk_is_told(stage: str, run: AuditRun) -> None:
     assert run.has(stage)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@needs_full
 def test_a_disk_too_small_for_the_embeddings_is_told_at_once(run: AuditRun) -> None:
-    (run.path / "region_features.npy.partial").symlink_to("/dev/full")
+    (run.path / "region_features.npy.partial").symlink_to(FULL)
 
     def never(start: int) -> Iterator[Rows]:
         raise AssertionError("embedded without space to keep it")
@@ -433,7 +435,7 @@ AuditRun(sys.argv[1]).embed(SHAPES, blocks())
 """
 
 
-@pytest.mark.parametrize(("code", "at"), [(KILLED, 4), (KILLED, 8), (KILLED, 10), (KILLED_BETWEEN_ARRAYS, 0)])
+@pytest.mark.parametrize(("code", "at"), [(KILLED, 4), (KILLED, 10), (KILLED_BETWEEN_ARRAYS, 0)])
 def test_a_killed_process_is_continued_to_the_same_bytes(
     code: str, at: int, tmp_path: Path, process: Callable[..., Any]
 ) -> None:
@@ -544,7 +546,7 @@ print(AuditRun.create(Path(sys.argv[1]), "audit", CONFIG, PRINTS).id)
 
 
 def test_two_processes_make_one_run(tmp_path: Path, process: Callable[..., Any]) -> None:
-    started = [process(CREATE, tmp_path) for _ in range(3)]
+    started = [process(CREATE, tmp_path) for _ in range(2)]
     ids = {p.communicate(timeout=60)[0] for p in started}
     assert len(ids) == 1
     assert len(list_runs(tmp_path)) == 1

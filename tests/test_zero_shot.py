@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ravl.config import PromptsConfig
 from ravl.discovery import zero_shot
-from ravl.discovery.zero_shot import class_vectors, classify
+from ravl.discovery.zero_shot import class_vectors, classify, product
 from ravl.errors import ConfigError
 from tests import oracles
 from tests.toys import ColourModel
@@ -98,6 +98,13 @@ def test_prediction_does_not_depend_on_tau_or_length():
 def test_a_sharp_tau_does_not_overflow():
     found = classify(np.eye(2), np.eye(2), np.eye(2), np.array([0, 1]), 1e-4)
     np.testing.assert_array_equal(found.image, np.eye(2))
+
+
+def test_products_are_checked_by_their_result_not_by_the_processors_flags():
+    assert product(np.eye(2), np.array([[1, 2], [3, 4]])).tolist() == [[1, 2], [3, 4]]
+    assert product(np.zeros((0, 2)), np.eye(2)).shape == (0, 2)
+    with pytest.raises(FloatingPointError, match="must be finite"):
+        product(np.array([[np.inf, 1]]), np.array([[0.0], [1.0]]))
 
 
 def test_one_class_is_certain_and_a_zero_vector_is_undecided():

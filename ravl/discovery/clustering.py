@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl.config import ClusteringConfig
-from ravl.discovery.zero_shot import unit
+from ravl.discovery.zero_shot import product, unit
 from ravl.tables import NOISE, Clustering, Regions
 
 CLARA_ABOVE = 10_000
@@ -160,7 +160,7 @@ def _principal_axes(residual: Vectors, n_components: int) -> Vectors:
 
     The directions are not centred a second time: they are differences from a mean already.
     """
-    moment = residual.T.astype(np.float64) @ residual.astype(np.float64)
+    moment = product(residual.T.astype(np.float64), residual.astype(np.float64))
     value, vector = np.linalg.eigh(moment)  # rising
     rank = int(np.count_nonzero(value > 1e-10 * max(value[-1], 1e-300))) if len(value) else 0
     axes = vector[:, ::-1][:, : max(1, min(n_components, rank))].T
@@ -169,7 +169,7 @@ def _principal_axes(residual: Vectors, n_components: int) -> Vectors:
 
 
 def _directions(residual: Vectors, axes: Vectors) -> Vectors:
-    reduced = residual @ axes.T
+    reduced = product(residual, axes.T)
     reduced[np.linalg.norm(reduced, axis=1) <= _ZERO] = 0
     return unit(reduced)
 
@@ -199,7 +199,7 @@ def _join(
     for place, vectors in _blocks(clustering, features, position, rows):
         if not clustering.n_clusters:
             continue
-        cosine = vectors @ clustering.medoid_vector.T
+        cosine = product(vectors, clustering.medoid_vector.T)
         nearest, best = cosine.argmax(1), cosine.max(1)
         joins = (best >= clustering.min_similarity[nearest]) & vectors.any(1)
         label[place], closeness[place] = np.where(joins, nearest, NOISE), np.where(joins, best, 0)
@@ -289,7 +289,7 @@ def _kmedoids(vectors: Vectors, n_classes: int, config: ClusteringConfig, rng: n
         if not whole:
             sample = vectors[rng.choice(n, CLARA_SAMPLE, replace=False)]
         medoids = sample[_medoids(sample, _alternate(sample, k, rng))]
-        cosine = vectors @ medoids.T
+        cosine = product(vectors, medoids.T)
         total = float(np.sum(1 - cosine.max(1), dtype=np.float64))
         if total < cost:
             best, cost = cosine.argmax(1), total
@@ -311,7 +311,7 @@ def _alternate(vectors: Vectors, k: int, rng: np.random.Generator, steps: int = 
     label = np.zeros(len(vectors), np.int64)
     for _ in range(steps):
         # equal medoids leave one cluster empty: it is dropped
-        label = np.unique((vectors @ vectors[medoids].T).argmax(1), return_inverse=True)[1]
+        label = np.unique(product(vectors, vectors[medoids].T).argmax(1), return_inverse=True)[1]
         moved = _medoids(vectors, label)
         if np.array_equal(moved, medoids):
             break
@@ -328,7 +328,7 @@ def _seed(vectors: Vectors, k: int, rng: np.random.Generator) -> Labels:
     chosen = [int(rng.integers(len(vectors)))]
     distance = np.full(len(vectors), np.inf)
     while len(chosen) < k:
-        distance = np.minimum(distance, 1 - vectors @ vectors[chosen[-1]].astype(np.float64))
+        distance = np.minimum(distance, 1 - product(vectors, vectors[chosen[-1]]))
         weight = np.where(distance > _ZERO, distance, 0)
         if not weight.any():
             break
@@ -348,10 +348,10 @@ def silhouette(vectors: NDArray[Any], label: Labels) -> float:
     sums = np.zeros((len(size), vectors.shape[1]), vectors.dtype)
     np.add.at(sums, label, vectors)
     rows = np.arange(len(label))
-    product = vectors @ sums.T
+    dots = product(vectors, sums.T)
     own = size[label]
-    within = (own - product[rows, label]) / np.maximum(own - 1, 1)
-    other = 1 - product / size
+    within = (own - dots[rows, label]) / np.maximum(own - 1, 1)
+    other = 1 - dots / size
     other[rows, label] = np.inf
     between = other.min(1)
     scale = np.maximum(np.maximum(within, between), 1e-12)

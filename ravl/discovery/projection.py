@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ravl.config import ProjectionConfig
 from ravl.discovery.clustering import reduce
+from ravl.discovery.zero_shot import product
 from ravl.tables import Clustering, Regions
 
 MAX_FIT = 20_000
@@ -87,12 +88,12 @@ def nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(len(vectors), n) rows of `among` with the largest dot products, best first, and these products."""
     index = np.empty((len(vectors), n), np.int64)
-    product = np.empty((len(vectors), n), np.float32)
+    dots = np.empty((len(vectors), n), np.float32)
     for start in range(0, len(vectors), _BLOCK):
-        block = vectors[start : start + _BLOCK] @ among.T
+        block = product(vectors[start : start + _BLOCK], among.T)
         some = np.argpartition(-block, n - 1, axis=1)[:, :n]
         values = np.take_along_axis(block, some, 1)
         order = np.argsort(-values, axis=1, kind="stable")
         index[start : start + _BLOCK] = np.take_along_axis(some, order, 1)
-        product[start : start + _BLOCK] = np.take_along_axis(values, order, 1)
-    return index, product
+        dots[start : start + _BLOCK] = np.take_along_axis(values, order, 1)
+    return index, dots

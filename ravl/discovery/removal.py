@@ -24,7 +24,7 @@ from PIL import Image
 
 from ravl.config import ExemplarsConfig
 from ravl.discovery.scoring import best_region
-from ravl.discovery.zero_shot import unit
+from ravl.discovery.zero_shot import product, unit
 from ravl.errors import ModelError
 from ravl.tables import Clustering, Exemplars, FeatureScores, Regions, Report, Step, ZeroShot, quiet
 from ravl.vlm.interface import OPERATORS, VisionLanguageModel
@@ -124,7 +124,7 @@ def _margin(
         raise ModelError(
             f"the model must answer with finite numbers, got NaN or infinity from {vlm.name}. Check its weights."
         )
-    logits = unit(vectors) @ unit(text).T / np.float32(tau)
+    logits = product(unit(vectors), unit(text).T) / np.float32(tau)
     rows = np.arange(len(vectors))
     return np.where(wrong >= 0, logits[rows, wrong] - logits[rows, true], 0).astype(np.float32)
 

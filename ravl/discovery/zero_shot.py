@@ -27,7 +27,22 @@ def unit(rows: NDArray[Any]) -> NDArray[np.float32]:
     return out
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    """The matrix product of finite arrays. Raises FloatingPointError where the result is not finite.
+
+    Some BLAS kernels set the processor's "invalid" flag although operands and result are finite (numpy issues 13173 and
+    24067), and numpy turns the flag into a warning. So the result is checked instead of the flag.
+    """
+    with np.errstate(invalid="ignore"):
+        out: NDArray[Any] = left @ right
+    if not np.isfinite(out).all():
+        raise FloatingPointError(
+            "a matrix product must be finite, got NaN or infinity. Check the embeddings for huge values."
+        )
+    return out
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     """Softmax over the last axis; the largest logit is subtracted first, so that nothing overflows."""
     power = np.exp(logits - logits.max(-1, keepdims=True))
     out: NDArray[np.float32] = power / power.sum(-1, keepdims=True)
@@ -90,5 +105,5 @@ def _probabilities(name: str, rows: NDArray[Any], text: NDArray[np.float32], tau
         broken = ~np.isfinite(block).all(1)
         if broken.any():
             raise ValueError(f"{name} must be finite, got NaN or infinity in row {start + int(broken.argmax())}.")
-        out[start : start + _BLOCK] = softmax(unit(block) @ directions / np.float32(tau))
+        out[start : start + _BLOCK] = softmax(product(unit(block), directions) / np.float32(tau))
     return out

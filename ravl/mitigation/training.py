@@ -1,59 +1,44 @@
 """Region-aware fine-tuning: one plain loop.
 
-The text tower and the temperature are locked. Which regions are spurious was decided once, with the audited model; the
-student embeds them anew at every step. A batch is a pure function of seed and step, and a checkpoint holds weights and
-optimiser moments, so that a killed training continues to the same weights as an unbroken one.
+The text tower and the temperature are locked; the vision tower and its projection learn, in float32. Which regions are
+spurious was decided once, with the audited model; the student embeds them anew at every step. A batch is a function of
+seed and step alone, and a checkpoint holds weights and optimiser moments, so that a killed training continues to the
+weights of an unbroken one: bit for bit on the CPU of one machine, up to rounding on a GPU.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import Parameter
 
 from ravl.config import MitigationConfig
 from ravl.data import load_images
+from ravl.errors import RunError
 from ravl.evaluation import MIN_COUNT, group_accuracy
-from ravl.mitigation.exchange import Exchanged, exchange
+from ravl.mitigation.batches import Batch, Batches, Read, TrainingSet, ahead, captions_of, reader
+from ravl.mitigation.checkpoint import load_best, resume, save
 from ravl.mitigation.loss import LossParts, combine, contrastive_loss, region_losses
-from ravl.store import MitigationFolder, writing
-from ravl.tables import ImageSet, Regions, Report, Step
+from ravl.store import MitigationFolder
+from ravl.tables import ImageSet, Report, Step, quiet
 from ravl.vlm.transformers_clip import TransformersClip
 
-BANK_SIZE = 256
+__all__ = ["TrainingSet", "ValidationSet", "captions_of", "predict", "train"]
+
 LOG_EVERY = 10
 WARM_UP = 0.1
-_LAST, _BEST = "last.safetensors", "best.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Training images with what the audited model said about their regions.
-
-    spurious: (R,) bool, regions of a confirmed feature. keep: (I,) int, the region of an image that speaks most for its
-    class (-1 without regions). caption: (I,) str. encoder, context: how regions are embedded, as in the audit.
-    """
-
-    images: ImageSet
-    regions: Regions
-    spurious: NDArray[np.bool_]
-    keep: NDArray[np.integer[Any]]
-    caption: NDArray[np.str_]
-    encoder: str
-    context: float
+"""Share of the steps in which the learning rate rises."""
+MAX_NORM = 1.0
+"""Longer gradients are scaled to this length."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +48,6 @@ class ValidationSet:
     images: ImageSet
     present: NDArray[np.bool_]
     batch_size: int
-
-
-@dataclass(frozen=True)
-class _Batch:
-    pixels: Tensor
-    rows: NDArray[np.int64]
-    region_image: Tensor
-    spurious: Tensor
-    patches: Tensor | None
-    crops: Tensor | None
-
-
-@dataclass
-class _State:
-    """Where the loop is; travels with the checkpoint."""
-
-    step: int = 0
-    best_step: int = 0
-    best_worst: float = -1.0
-    best_overall: float = -1.0
 
 
 def train(
@@ -96,51 +61,54 @@ def train(
 ) -> int:
     """Fine-tune `vlm` in place and leave it with the weights of its best step, which is returned.
 
-    class_text: (Y, D) unit vectors. The best step has the highest accuracy of the worst inferred group (class x presence
-    of a confirmed feature, at least ten images) on the validation set; the audited weights, step 0, take part, so the
-    result is never worse there. Everything is logged to and resumed from `folder`.
+    class_text: (Y, D) unit vectors. The best step has the highest accuracy of the worst inferred group (class x
+    presence of a confirmed feature, of at least MIN_COUNT images) on the validation set; between equals the overall
+    accuracy decides, then the earlier step. The audited weights, step 0, take part, so it is never worse there.
+    Everything is logged to, and continued from, `folder`. The optimiser is AdamW.
+
+    Raises RunError when the loss is not finite, or memory or disk run out; ValueError for an empty set.
     """
+    if not len(data.images) or not len(validation.images):
+        found = f"{len(data.images)} and {len(validation.images)}"
+        raise ValueError(f"data and validation must hold at least one image each, got {found}.")
     weights = trainable(vlm)
     optimizer = torch.optim.AdamW(_decay_groups(weights, config.weight_decay), lr=1.0)
     peak = config.lr or default_lr(sum(p.numel() for p in weights.values()))
-    text = torch.from_numpy(class_text).to(vlm.device)
-    captions, caption_of = np.unique(data.caption, return_inverse=True)
-    with torch.no_grad():
-        caption_text = torch.cat(
-            [vlm.text_vectors(captions[i : i + 256].tolist()) for i in range(0, len(captions), 256)]
-        )
-    batches = _Batches(vlm, data, config)
-    state = _resume(folder, weights, optimizer)
-    started = time.perf_counter()
+    batches = Batches(vlm, data, config)
+    text, captions = torch.from_numpy(class_text).to(vlm.device), _caption_vectors(vlm, batches.captions)
+    read = reader(validation.images)
+    state = resume(folder, weights, optimizer)
+    begun = time.perf_counter() - state.seconds
 
-    if state.step == 0:
-        _evaluate(vlm, validation, class_text, state, weights, optimizer, folder)
-    with ThreadPoolExecutor(1) as background:
-        following = background.submit(batches.make, state.step)
-        for step in range(state.step, config.steps):
-            batch = following.result()
-            if step + 1 < config.steps:
-                following = background.submit(batches.make, step + 1)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config.steps, peak)
-            parts = _loss(vlm, data, batch, text, caption_text[caption_of[batch.rows]], caption_of[batch.rows], config)
-            optimizer.zero_grad(set_to_none=True)
-            parts.total.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
-            optimizer.step()
-            state.step = step + 1
-            facts = _facts(parts)
-            if state.step % LOG_EVERY == 0 or state.step == config.steps:
-                seconds = round(time.perf_counter() - started, 2)
-                folder.append_log({"step": state.step, **facts, "lr": group["lr"], "seconds": seconds})
-            if state.step % config.evaluate_every == 0 or state.step == config.steps:
-                _evaluate(vlm, validation, class_text, state, weights, optimizer, folder)
-            report(Step("training", state.step, config.steps, {"loss": facts["loss"], "worst_group": state.best_worst}))
-    _load(folder.checkpoint / _BEST, weights)
+    def evaluate() -> None:
+        row = {"step": state.step, **_score(vlm, validation, class_text, read)}
+        folder.append_log(row)
+        if (row["worst_group"], row["overall"]) > (state.best_worst, state.best_overall):
+            state.best_step, state.best_worst, state.best_overall = state.step, row["worst_group"], row["overall"]
+        state.seconds = round(time.perf_counter() - begun, 2)
+        save(folder.checkpoint, state, weights, optimizer)
+
+    if state.best_step < 0:
+        evaluate()
+    report(Step("training", state.step, config.steps))
+    with _repeatable(vlm.device):
+        for batch in ahead(batches.make, range(state.step, config.steps)):
+            rate = learning_rate(state.step, config.steps, peak)
+            facts = _update(lambda b=batch: _loss(vlm, b, data, text, captions, config), weights, optimizer, rate)
+            state.step += 1
+            last = state.step == config.steps
+            if state.step % LOG_EVERY == 0 or last:
+                seconds = round(time.perf_counter() - begun, 2)
+                folder.append_log({"step": state.step, **facts, "lr": rate, "seconds": seconds})
+            if state.step % config.evaluate_every == 0 or last:
+                evaluate()
+            shown = {"loss": facts["loss"], "best_worst_group": state.best_worst}
+            report(Step("training", state.step, config.steps, shown))
+    load_best(folder.checkpoint, state, weights)
     return state.best_step
 
 
-def trainable(vlm: TransformersClip) -> dict[str, torch.nn.Parameter]:
+def trainable(vlm: TransformersClip) -> dict[str, Parameter]:
     """Lock everything but the vision tower and its projection; returns what is left, by name, in a fixed order."""
     chosen = {}
     for name, parameter in sorted(vlm.module.named_parameters()):
@@ -156,7 +124,7 @@ def default_lr(n_parameters: int) -> float:
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first tenth, then a half cosine to 0; `step` counts from 0."""
+    """Linear warm-up over the first tenth, then a half cosine towards 0; `step` counts from 0."""
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return peak * (step + 1) / warm
@@ -170,194 +138,114 @@ def predict(
     batch_size: int,
     report: Report,
     stage: str,
+    read: Read | None = None,
 ) -> NDArray[np.int64]:
-    """(I,) zero-shot classes."""
+    """(I,) zero-shot classes. read: another way to decode the images than from their files."""
     predicted = np.zeros(len(images), np.int64)
     for first in range(0, len(images), batch_size):
         rows = range(first, min(first + batch_size, len(images)))
-        predicted[rows.start : rows.stop] = (vlm.encode_images(load_images(images, rows)) @ class_text.T).argmax(1)
+        pictures = load_images(images, rows) if read is None else read(rows)
+        predicted[rows.start : rows.stop] = (vlm.encode_images(pictures) @ class_text.T).argmax(1)
         report(Step(stage, rows.stop, len(images)))
     return predicted
 
 
-class _Batches:
-    """Makes the batch of a step from nothing but the seed and the step."""
-
-    def __init__(self, vlm: TransformersClip, data: TrainingSet, config: MitigationConfig) -> None:
-        self.vlm, self.data, self.config = vlm, data, config
-        self.size = min(config.batch_size, len(data.images))
-        self.with_regions = config.method != "standard"
-        self.bank = _bank(data, config.seed) if config.method == "ravl" and config.exchange > 0 else []
-
-    def make(self, step: int) -> _Batch:
-        epoch, place = divmod(step, len(self.data.images) // self.size)
-        order = np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.data.images))
-        rows = order[place * self.size : (place + 1) * self.size]
-        pictures = load_images(self.data.images, rows.tolist())
-        boxes = [self.data.regions.box[self.data.regions.rows_of(i)] for i in rows]
-        changed = [
-            Exchanged(
-                picture,
-                self.data.spurious[own := self.data.regions.rows_of(i)].copy(),
-                np.zeros(own.stop - own.start, bool),
-            )
-            for i, picture in zip(rows, pictures, strict=True)
-        ]
-        if self.bank:
-            rng = np.random.default_rng([self.config.seed, 1, step])
-            changed = [
-                exchange(c.image, box, c.spurious, self._keep(i), self.bank, self.config.exchange, rng)
-                for i, c, box in zip(rows, changed, boxes, strict=True)
-            ]
-        pixels = self.vlm.pixels([c.image for c in changed])
-        if not self.with_regions:
-            return _Batch(pixels, rows, torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool), None, None)
-        shown = np.concatenate([~c.removed for c in changed])
-        owner = np.repeat(np.arange(len(rows)), [len(box) for box in boxes])[shown]
-        spurious = np.concatenate([c.spurious for c in changed])[shown]
-        patches = crops = None
-        if self.data.encoder == "tokens":
-            patches = self.vlm.patches(self.data.images.size[rows][owner], np.concatenate(boxes)[shown])
-        else:
-            left = [box[~c.removed] for box, c in zip(boxes, changed, strict=True)]
-            crops = self.vlm.crop_pixels([c.image for c in changed], left, self.data.context)
-        return _Batch(pixels, rows, torch.from_numpy(owner), torch.from_numpy(spurious), patches, crops)
-
-    def _keep(self, image: int) -> int | None:
-        best = int(self.data.keep[image])
-        return None if best < 0 else best - int(self.data.regions.starts[image])
+def _caption_vectors(vlm: TransformersClip, captions: NDArray[np.str_]) -> Tensor:
+    """(U, D) unit vectors; the text tower is locked, so once is enough."""
+    with torch.no_grad():
+        return torch.cat([vlm.text_vectors(captions[i : i + 256].tolist()) for i in range(0, len(captions), 256)])
 
 
-def _bank(data: TrainingSet, seed: int) -> list[Image.Image]:
-    """Crops of up to BANK_SIZE spurious regions of the training set."""
-    rows = np.flatnonzero(data.spurious)
-    if len(rows) > BANK_SIZE:
-        rows = np.sort(np.random.default_rng([seed, 2]).choice(rows, BANK_SIZE, replace=False))
-    pictures = load_images(data.images, data.regions.image[rows].tolist())
-    return [p.crop(tuple(int(v) for v in data.regions.box[r])) for p, r in zip(pictures, rows, strict=True)]
+# --- one step --------------------------------------------------------------------------------------------------------
 
 
 def _loss(
     vlm: TransformersClip,
+    batch: Batch,
     data: TrainingSet,
-    batch: _Batch,
     class_text: Tensor,
-    caption_text: Tensor,
-    caption: NDArray[np.int64],
+    captions: Tensor,
     config: MitigationConfig,
 ) -> LossParts:
-    label = torch.from_numpy(data.images.label[batch.rows].astype(np.int64)).to(vlm.device)
-    # own captions: equal captions are positives of each other; captions made from the class name: equal classes are
-    positive = label if data.images.caption is None else torch.from_numpy(caption).to(vlm.device)
-    scale = vlm.module.logit_scale.exp().detach()
-    if batch.patches is None and batch.crops is None:
-        plain = contrastive_loss(vlm.image_vectors(batch.pixels), caption_text, positive, scale)
-        return combine(plain, plain.new_zeros(()), plain.new_zeros(()), 1.0)
-    if batch.patches is not None:
-        image, region = vlm.image_and_region_vectors(batch.pixels, batch.region_image, batch.patches)
+    """The loss of a batch. Equal captions, or captions made from equal class names, are positives of each other."""
+    label, caption = batch.label.to(vlm.device), batch.caption.to(vlm.device)
+    positive = label if data.images.caption is None else caption
+    scale = 1 / vlm.tau
+
+    def contrast(image: Tensor) -> Tensor:
+        return contrastive_loss(image, captions[caption], positive, scale)
+
+    if batch.regions is None or batch.owner is None or batch.spurious is None:
+        plain = contrast(vlm.image_vectors(batch.pixels))
+        return combine(plain, torch.zeros_like(plain), torch.zeros_like(plain), 1.0)
+    owner, spurious = batch.owner.to(vlm.device), batch.spurious.to(vlm.device)
+    if data.encoder == "tokens":
+        image, region = vlm.image_and_region_vectors(batch.pixels, owner, batch.regions)
     else:
-        assert batch.crops is not None
-        image, region = vlm.image_vectors(batch.pixels), vlm.image_vectors(batch.crops)
-    relevant, spurious = region_losses(
-        region,
-        batch.region_image.to(vlm.device),
-        batch.spurious.to(vlm.device),
-        label,
-        class_text,
-        config.tau,
-        config.reduction,
-    )
-    return combine(
-        contrastive_loss(image, caption_text, positive, scale), relevant, spurious, config.contrastive_weight
-    )
+        image, region = vlm.image_vectors(batch.pixels), vlm.image_vectors(batch.regions)
+    losses = region_losses(region, owner, spurious, label, class_text, config.tau, config.reduction)
+    return combine(contrast(image), *losses, config.contrastive_weight)
 
 
-def _evaluate(
-    vlm: TransformersClip,
-    validation: ValidationSet,
-    class_text: NDArray[np.float32],
-    state: _State,
-    weights: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    folder: MitigationFolder,
-) -> None:
-    """Accuracy on the validation set, a log line, the best weights so far, and the checkpoint, in this order."""
-    images = validation.images
-    predicted = predict(vlm, images, class_text, validation.batch_size, lambda step: None, "validation")
-    present = {-1: validation.present} if validation.present.any() else {}
-    names = {-1: "a confirmed feature"}
-    groups = group_accuracy(predicted, images.label, images.class_names, present, names, {})
-    row = groups.worst(MIN_COUNT)
-    worst = float(groups.accuracy[row]) if row is not None else float("nan")
-    overall = float(groups.accuracy[0])
-    folder.append_log({"step": state.step, "worst_group": round(worst, 6), "overall": round(overall, 6)})
-    if (worst, overall) > (state.best_worst, state.best_overall):
-        state.best_step, state.best_worst, state.best_overall = state.step, worst, overall
-        _save(folder.checkpoint / _BEST, dict(weights), {})
-    moments = {
-        f"{kind}:{name}": value
-        for name, parameter in weights.items()
-        for kind, value in optimizer.state.get(parameter, {}).items()
-    }
-    _save(folder.checkpoint / _LAST, {**weights, **moments}, vars(state))
+def _update(
+    loss: Callable[[], LossParts], weights: dict[str, Parameter], optimizer: torch.optim.Optimizer, rate: float
+) -> dict[str, float]:
+    """One optimiser step; returns the parts of the loss. Raises RunError before the weights are spoiled."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    try:
+        parts = loss()
+        parts.total.backward()  # type: ignore[no-untyped-call]
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"a step must fit into the memory of the device, but does not: {reason} "
+            "Start again with a smaller --batch-size and another --name."
+        ) from error
+    norm = torch.nn.utils.clip_grad_norm_(weights.values(), MAX_NORM)
+    named = {"loss": parts.total, "contrastive": parts.contrastive}
+    named |= {"relevant": parts.relevant, "spurious": parts.spurious}
+    facts = {name: round(float(value.detach()), 6) for name, value in named.items()}
+    if not all(map(math.isfinite, (*facts.values(), float(norm)))):
+        raise RunError(
+            f"the loss and its gradient must stay finite, got {facts['loss']} and {float(norm)} at the learning rate "
+            f"{rate:.2g}. Start again with a lower --lr and another --name."
+        )
+    optimizer.step()
+    return facts
 
 
-def _resume(
-    folder: MitigationFolder, weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> _State:
-    """Load the last checkpoint into weights and optimiser, and drop what was logged after it."""
-    path = folder.checkpoint / _LAST
-    if not path.exists():
-        folder.write_log([])
-        return _State()
-    saved, about = _load(path, weights)
-    for name, parameter in weights.items():
-        kinds = ("step", "exp_avg", "exp_avg_sq")
-        if f"step:{name}" in saved:
-            optimizer.state[parameter] = {
-                kind: saved[f"{kind}:{name}"].to("cpu" if kind == "step" else parameter.device) for kind in kinds
-            }
-    state = _State(**about)
-    folder.write_log([row for row in folder.log() if row["step"] <= state.step])
-    return state
-
-
-def _save(path: Path, tensors: dict[str, Any], about: dict[str, float]) -> None:
-    with writing(path) as partial:
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, partial, metadata={"about": json.dumps(about)})
-
-
-def _load(path: Path, weights: dict[str, torch.nn.Parameter]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safe_open(path, framework="pt") as file:
-        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        about = json.loads(file.metadata()["about"])
-    with torch.no_grad():
-        for name, parameter in weights.items():
-            parameter.copy_(saved[name])
-    return saved, about
-
-
-def _decay_groups(weights: dict[str, torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:
+def _decay_groups(weights: dict[str, Parameter], decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only, not for norms and biases."""
     matrices = [p for p in weights.values() if p.ndim >= 2]
     vectors = [p for p in weights.values() if p.ndim < 2]
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _facts(parts: LossParts) -> dict[str, float]:
-    named = {
-        "loss": parts.total,
-        "contrastive": parts.contrastive,
-        "relevant": parts.relevant,
-        "spurious": parts.spurious,
-    }
-    return {name: round(float(value.detach()), 6) for name, value in named.items()}
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Add up gradients in a fixed order on the CPU, where several threads would otherwise race for it."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
-def captions_of(images: ImageSet, templates: Sequence[str]) -> NDArray[np.str_]:
-    """(I,) the set's own captions, or the class name in the prompts, in turn."""
-    if images.caption is not None:
-        return images.caption
-    names = [name.replace("_", " ") for name in images.class_names]
-    return np.array([templates[i % len(templates)].format(names[y]) for i, y in enumerate(images.label)])
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def _score(
+    vlm: TransformersClip, validation: ValidationSet, class_text: NDArray[np.float32], read: Read
+) -> dict[str, Any]:
+    """Accuracy of the worst inferred group, that group's name, and the overall accuracy on the validation set."""
+    images = validation.images
+    predicted = predict(vlm, images, class_text, validation.batch_size, quiet, "validation", read)
+    present = {-1: validation.present} if validation.present.any() else {}
+    groups = group_accuracy(predicted, images.label, images.class_names, present, {-1: "a confirmed feature"}, {})
+    worst, accuracy = groups.worst(MIN_COUNT), groups.accuracy.round(6)
+    assert worst is not None, "there is a group as soon as there is an image"
+    name = str(groups.name[worst])
+    return {"worst_group": float(accuracy[worst]), "overall": float(accuracy[0]), "worst_group_name": name}

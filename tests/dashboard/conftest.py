@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from ravl.config import AuditConfig, PromptsConfig, ScoringConfig
 from ravl.discovery.scoring import score_features
 from ravl.ledger import Ledger
-from ravl.store import AuditRun
+from ravl.store import AuditRun, list_runs
 from ravl.tables import Clustering, Exemplars, GroupAccuracy, ImageSet, Regions, ZeroShot
 
 CLASSES = ("cat", "dog *", "eel")
@@ -199,7 +199,8 @@ def workspace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def run(workspace: Path) -> AuditRun:
-    return AuditRun(next((workspace / "runs").iterdir()))
+    [only] = list_runs(workspace)
+    return only
 
 
 @pytest.fixture

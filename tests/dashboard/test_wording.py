@@ -1,0 +1,162 @@
+"""Sentences: counts beside every rate, right grammar, and nothing of a user's that Markdown could swallow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from dashboard import comparison, summaries, wording
+from dashboard.selection import Chosen
+from dashboard.summaries import ClassRow, Crop, Finding, Rate
+from ravl.ledger import Ledger
+from ravl.store import AuditRun
+from tests.dashboard.conftest import make_groups
+
+ROW = Finding(1, 3, "", "nine", 41, 63, 0.6, 1.2, True, 70, 66, 50, None)
+CROP = Crop(12, 3, (0, 0, 5, 5), "eight", "nine", False, "nine", 2.04)
+
+
+def test_finding() -> None:
+    assert (
+        wording.finding(ROW) == "In **41 of the 63 images** wrongly called *nine*, the deciding region looks like this."
+    )
+    assert "1 image**" in wording.finding(replace(ROW, decided=1, called=1))
+    assert wording.finding(replace(ROW, pull="", called=0)) == "No error is decided by regions that look like this."
+
+
+@pytest.mark.parametrize("name", ["a*b", "[x](y)", "$1$", ":red[x]", "<b>", "`c`", "a_b_c", "# h", "~~s~~", "{}"])
+def test_users_text_is_escaped(name: str) -> None:
+    shown = wording.plain(name)
+    assert shown.replace("\\", "") == name.replace("\\", "")
+    assert all(shown[i - 1] == "\\" for i, letter in enumerate(shown) if letter in "*[]$:<>`_#~{}")
+    assert wording.plain(name) in wording.finding(replace(ROW, pull=name))
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0%"), (1, "100%"), (0.001, "<1%"), (0.999, ">99%"), (0.254, "25%"), (math.nan, "n/a")]
+)
+def test_percent_never_rounds_to_nothing_or_all(share: float, text: str) -> None:
+    assert wording.percent(share) == text
+
+
+def test_rates_carry_their_counts() -> None:
+    assert wording.rate(Rate(1200, 5000)) == "1,200 of 5,000 (24%)"
+    assert wording.rate(Rate(0, 0)) == "no images"
+
+
+@pytest.mark.parametrize(("value", "text"), [(2.04, "+2.0"), (-1.26, "−1.3"), (0.01, "0.0"), (-0.04, "0.0")])
+def test_signed(value: float, text: str) -> None:
+    assert wording.signed(value, 1) == text
+
+
+def test_effect_names_the_class_that_suffers() -> None:
+    rows = (
+        ClassRow("eight", Rate(12, 58), Rate(240, 260), -0.3, False),
+        ClassRow("nine", Rate(50, 50), Rate(10, 40), 0.4, True),
+    )
+    expected = "*eight* is recognised in 12 of 58 (21%) images that show it, and in 240 of 260 (92%) that do not."
+    assert wording.effect(rows) == expected
+    assert wording.effect(rows[1:]) == wording.effect(()) == ""
+    assert wording.effect((replace(rows[0], gap=math.nan),)) == ""
+
+
+def test_crops_are_described_for_eyes_and_ears() -> None:
+    assert wording.crop_caption(CROP) == ("eight, called nine", "contribution +2.0")
+    assert wording.crop_caption(replace(CROP, called="eight", right=True, contribution=math.nan)) == (
+        "eight, called so",
+        "",
+    )
+    assert wording.crop_alt(CROP, whole=False) == "Region 12 of image 3: eight, called nine"
+    assert wording.crop_alt(CROP, whole=True) == "Image 3 with region 12 outlined: eight, called nine"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (40, "40 s"), (170, "3 min"), (7500, "2 h 5 min"), (89, "89 s")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert wording.duration(seconds) == text
+
+
+def test_counts_have_their_plural() -> None:
+    assert wording.count(1, "image") == "1 image"
+    assert wording.count(2_000, "image") == "2,000 images"
+    assert wording.count(0, "class", "classes") == "0 classes"
+
+
+def test_overview_sentences(run: AuditRun, book: Ledger) -> None:
+    audit = summaries.read_audit(run)
+    view = summaries.overview(audit, {})
+    assert wording.headline(view) == "**1 of 3 features** explains errors of this model."
+    assert wording.worst(view.worst) == "The worst group is *cat with feature 1*: 0 of 12 (0%) right."
+    assert wording.worst(None) == ""
+    assert wording.next_step(view) == ("review", "1 flagged feature waits for a person's decision.")
+    assert "belong to no feature" in wording.noise(view.noise)
+    assert wording.noise(Rate(0, 0)) == "There are no regions."
+    book.add_verdict(run.id, 1, "eel", "core", "Ada", audit.seen(1))
+    assert wording.next_step(summaries.overview(audit, book.verdicts(run.id)))[0] == "export"
+    book.add_verdict(run.id, 1, "eel", "spurious", "Ada", audit.seen(1))
+    assert wording.next_step(summaries.overview(audit, book.verdicts(run.id)))[0] == "repair"
+
+
+def test_overview_without_findings(run: AuditRun) -> None:
+    view = summaries.overview(summaries.read_audit(run), {})
+    tame = replace(view, findings=tuple(replace(row, passes=False) for row in view.findings))
+    assert "does not prove" in wording.headline(tame)
+    assert wording.next_step(tame)[0] == "features"
+    assert "No features were found" in wording.headline(replace(view, findings=()))
+
+
+def test_selection() -> None:
+    chosen = Chosen(412, 97, 61, ((3, 400), (-1, 10), (0, 2)))
+    assert wording.selection(chosen) == "**412 regions, 97 images, 61 wrong**"
+    assert wording.selection(Chosen(0, 0, 0, ())) == "No region lies inside. Draw around some points."
+    assert wording.selection_features(chosen, (ROW,), limit=2).replace("\\", "") == (
+        "400 of Feature 3, 10 of no feature and of 1 more feature."
+    )
+
+
+def test_before_and_after() -> None:
+    before, after = make_groups((42, 8, 16, 18, 0, 8, 12, 22, 20), (55, 19, 17, 19, 9, 8, 10, 34, 21))
+    view = comparison.compare(before, after)
+    text = wording.repaired(view)
+    assert "**55 of 60 (92%)** test images, before on 42 of 60 (70%)" in text
+    assert "*cat with feature 1*" in text.replace("\\", "")
+    assert wording.worse(view).startswith("**1 group got worse.** Most: *eel with feature 1*, from 12 of 12 (100%)")
+    assert wording.worse(comparison.compare(before, before)) == "No group got worse."
+    assert wording.points(-0.126) == "−13 points"
+    assert wording.points(math.nan) == "n/a"
+
+
+def test_compared() -> None:
+    text = wording.compared({"compared_on": "/data/test", "best_step": 50, "seconds": 170.0}).replace("\\", "")
+    assert text.startswith("Compared on /data/test. The weights of step 50 were kept")
+    assert text.endswith("It took 3 min.")
+    assert "audited model" in wording.compared({"best_step": 0})
+    assert wording.compared({}) == ""
+
+
+def test_history(run: AuditRun, book: Ledger) -> None:
+    verdict = book.add_verdict(run.id, 1, "eel", "core", "Ada", "d", "a*b", "why")
+    text = wording.past(verdict)
+    assert text.startswith("**Genuine** by Ada, 20")
+    assert text.endswith(" UTC: a\\*b · why")
+
+
+def test_progress(book: Ledger) -> None:
+    job = book.add_job("demo", "Demo", [], "local")
+    assert wording.progress(job, None) == "Starting …"
+    running = replace(job, status="running", stage="embeddings", done=400, total=1000)
+    assert wording.progress(running, 130.0) == "Embedding regions: 400 of 1,000, about 2 min left"
+    assert wording.progress(replace(running, stage="features", done=0, total=1), None) == "Scoring features …"
+    assert wording.stage("some_thing") == "Some thing"
+
+
+def test_every_decision_and_status_has_a_word() -> None:
+    from ravl.config import DECISIONS
+    from ravl.ledger import ACTIVE, ENDED, WITHDRAWN
+
+    assert {*DECISIONS, WITHDRAWN} == set(wording.DECISIONS)
+    assert set(DECISIONS) == set(wording.MEANING)
+    assert {*ACTIVE, *ENDED} <= set(wording.STATUS)
