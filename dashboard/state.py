@@ -99,9 +99,11 @@ def choose_run(run: str) -> None:
     """Make `run` the audit on the screen, in the address too."""
     if st.session_state.get("ravl:run") != run:
         st.session_state["ravl:run"] = run
-    if st.query_params.get("run") != run:
+    before = st.query_params.get("run")
+    if before != run:
         st.query_params["run"] = run
-        st.query_params.pop("feature", None)
+    if before not in (None, run):
+        st.query_params.pop("feature", None)  # it was one of another audit
 
 
 def chosen_feature(run: str, features: list[int]) -> int | None:

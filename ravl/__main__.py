@@ -1,8 +1,6 @@
 """`python -m ravl` is the `ravl` command."""
 
-import sys
-
-from ravl.cli import main
+from ravl.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -44,8 +44,8 @@ def discover(
 ) -> AuditRun:
     """Audit a vision-language model on labelled images and return the finished run.
 
-    images: a folder `class/image`, or a CSV or Parquet manifest `image_path,label[,caption]`. model: a `save_pretrained`
-    directory, a hub id, or `demo`. The other arguments are those of `ravl discover --help`. The same call on the same
+    images: a folder `class/image`, or a CSV or Parquet manifest `image_path,label[,caption]`.
+    model: a `save_pretrained` directory, a hub id, or `demo`. The other arguments are those of `ravl discover --help`. The same call on the same
     content continues a run that was interrupted, and returns one that is finished.
     Raises RavlError (ConfigError, DataError, ModelError, RunError) with one sentence that says what to do.
     """
@@ -88,8 +88,8 @@ def mitigate(
 ) -> dict[str, Any]:
     """Fine-tune the audited model so that it no longer relies on spurious features, and compare before with after.
 
-    images: the training set, in the forms that `discover` reads. test: held-out images for the comparison; without it the
-    audited images are used, which also choose the checkpoint. features: ids; by default those that people confirmed.
+    images: the training set, in the forms that `discover` reads. test: held-out images for the comparison; without it
+    the audited images are used, which also choose the checkpoint. features: ids; by default those that people confirmed.
     Returns the document of `ravl mitigate --json`. The same call continues an interrupted fine-tuning.
     Raises RavlError as `discover` does.
     """

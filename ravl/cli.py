@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -47,20 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         return 1
-    except Exception as error:
-        # the last line of defence: whatever is unforeseen is told in a sentence, and in full with RAVL_TRACEBACK=1
-        return _unforeseen(error)
 
 
-def _unforeseen(error: Exception) -> int:
-    import os
-    import traceback
+def entry() -> None:
+    """The installed command: what nobody foresaw is told in a sentence too (exit code 1), not as a traceback."""
+    if not os.environ.get("RAVL_TRACEBACK"):
+        sys.excepthook = _tell
+    sys.exit(main())
 
-    if os.environ.get("RAVL_TRACEBACK") or os.environ.get("RAVL_JOB"):
-        traceback.print_exception(error)
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+
+def _tell(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    reason = f"{kind.__name__}: {error}".splitlines()[0]
     print(f"ravl: failed with {reason}. This is a fault of ravl; RAVL_TRACEBACK=1 shows where.", file=sys.stderr)
-    return 1
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -107,7 +106,8 @@ def verdict(options: argparse.Namespace) -> int:
     scores, clusters = run.features(), run.clustering()
     if options.feature not in scores.feature:
         raise ConfigError(
-            f"--feature must be one of the {len(scores)} features of {run.id} (0 .. {len(scores) - 1}), got {options.feature}."
+            f"--feature must be one of the {len(scores)} features of {run.id} (0 .. {len(scores) - 1}), "
+            f"got {options.feature}. ravl show lists them."
         )
     seen = seen_digest((clusters.label == options.feature).nonzero()[0])
     pull = pull_class_name(scores, options.feature, run.images().class_names)

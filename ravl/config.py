@@ -37,7 +37,7 @@ def _check(config: Any) -> None:
         if limits["choices"] and value not in limits["choices"]:
             expected = ", ".join(map(str, limits["choices"]))
             raise ConfigError(f"{item.name} must be one of {expected}, got {value!r}.")
-        if limits["low"] is None and limits["high"] is None or isinstance(value, str):
+        if (limits["low"] is None and limits["high"] is None) or isinstance(value, str):
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigError(f"{item.name} must be a number, got {value!r}.")
@@ -187,7 +187,7 @@ class AuditConfig:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> AuditConfig:
         """Rebuild a configuration from `to_dict` (lists become tuples again)."""
-        prompts = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["prompts"].items()}
+        prompts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["prompts"].items()}
         return cls(
             saved["images"],
             saved["model"],
@@ -205,7 +205,7 @@ class AuditConfig:
 
 @dataclass(frozen=True)
 class MitigationConfig:
-    """One fine-tuning. Defaults follow METHOD section 8 of the paper's recipe where the paper gives a value."""
+    """One fine-tuning. Where the paper gives a value, it is the default."""
 
     method: str = option(
         "ravl",

@@ -69,7 +69,10 @@ def port_problem(host: str, port: int) -> str:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return f"port {port} of {host} must be free, but is not ({error.strerror}). Choose another with --port, such as {port + 1}."
+            return (
+                f"port {port} of {host} must be free, but is not ({error.strerror}). "
+                f"Choose another with --port, such as {port + 1}."
+            )
     return ""
 
 

@@ -98,8 +98,9 @@ def job_row(ledger: Ledger, job: int) -> Iterator[Report]:
     A SIGTERM ends the job as cancelled; a RavlError or a fault ends it as failed; both are raised again.
     """
     process = psutil.Process()
-    started = dict(status="running", pid=process.pid, pid_started=process.create_time(), started=now(), heartbeat=now())
-    ledger.update_job(job, **started)
+    ledger.update_job(
+        job, status="running", pid=process.pid, pid_started=process.create_time(), started=now(), heartbeat=now()
+    )
     stop = threading.Event()
 
     def beat() -> None:
@@ -115,9 +116,10 @@ def job_row(ledger: Ledger, job: int) -> Iterator[Report]:
         new, last = step.stage != shown["stage"], step.done >= step.total
         if not (new or last or time.monotonic() - shown["at"] > 0.5):
             return
-        values: dict[str, Any] = dict(stage=step.stage, done=step.done, total=step.total, heartbeat=now())
-        values |= {"stage_started": now()} if new else {}
-        ledger.update_job(job, **values, facts=step.facts)
+        begun = {"stage_started": now()} if new else {}
+        ledger.update_job(
+            job, stage=step.stage, done=step.done, total=step.total, facts=step.facts, heartbeat=now(), **begun
+        )
         if new:
             print(f"{now()} {LABELS.get(step.stage, step.stage)}", flush=True)
         shown.update(stage=step.stage, at=time.monotonic())

@@ -34,7 +34,7 @@ def mitigate(
     folder: MitigationFolder,
     report: Report,
 ) -> dict[str, Any]:
-    """Fine-tune the audited model away from `features` (id -> name) and return the comparison (see `ravl.api.mitigate`).
+    """Fine-tune the audited model away from `features` (id -> name); return the comparison (see `ravl.api.mitigate`).
 
     Raises ModelError when `vlm` is not the model that was audited; ConfigError when `folder` was begun with other
     settings; DataError for unusable images.
@@ -158,5 +158,6 @@ def _same_model(run: AuditRun, vlm: TransformersClip) -> None:
     audited = run.about["fingerprints"]
     if audited["model"] != vlm.fingerprint or audited["preprocessing"] != vlm.preprocessing:
         raise ModelError(
-            f"the model must be the one that was audited, but {vlm.name} has changed since {run.id}. Audit it again first."
+            f"the model must be the one that was audited, but {vlm.name} has changed since {run.id}. "
+            "Audit it again first."
         )

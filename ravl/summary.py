@@ -91,7 +91,8 @@ def findings_text(document: dict[str, Any]) -> str:
     )
     for entry in document["features"][:10]:
         lines.append(
-            f"{entry['feature']:>8}  {entry['pull_class'] or '-':<16}{_plain(entry['influence']):>10}{_plain(entry['gap']):>8}"
+            f"{entry['feature']:>8}  {entry['pull_class'] or '-':<16}"
+            f"{_plain(entry['influence']):>10}{_plain(entry['gap']):>8}"
             f"{entry['n_regions']:>9}{entry['n_images']:>8}  {'passes' if entry['passes'] else '-'}"
         )
     if len(document["features"]) > 10:

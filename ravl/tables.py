@@ -97,7 +97,7 @@ class Regions:
         _column(self, "box", np.int32, (len(self.image), 4))
         _column(self, "position", np.int16, (len(self.image),))
         if len(self.image) and (
-            np.any(np.diff(self.image) < 0) or not 0 <= self.image[0] or self.image[-1] >= self.n_images
+            np.any(np.diff(self.image) < 0) or self.image[0] < 0 or self.image[-1] >= self.n_images
         ):
             raise ValueError(f"Regions.image must rise within 0 .. {self.n_images - 1}.")
         if np.any(self.box[:, :2] < 0) or np.any(self.box[:, 2:] <= self.box[:, :2]):
@@ -121,7 +121,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Zero-shot class probabilities. image: (I, Y) float32; region: (R, Y) float32; rows sum to 1. label: (I,) int16."""
+    """Zero-shot class probabilities, rows sum to 1. image: (I, Y) float32; region: (R, Y) float32; label: (I,) int16."""
 
     image: NDArray[np.float32]
     region: NDArray[np.float32]
@@ -144,7 +144,7 @@ class ZeroShot:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """(I,) whether the prediction is the label."""
-        return self.predicted == self.label
+        return np.equal(self.predicted, self.label)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class FeatureScores:
-    """The paper's scores (METHOD section 4), one entry per feature, best first.
+    """The paper's scores, one entry per feature, best first.
 
     feature: (F,) int32, cluster id.
     pull_class: (F,) int16, most frequent wrong prediction where the feature decides; -1 where it decides no error.
@@ -228,7 +228,7 @@ class FeatureScores:
     def __post_init__(self) -> None:
         _column(self, "feature", np.int32, (None,))
         n = len(self.feature)
-        dtypes = {"pull_class": np.int16, "influence": np.float32, "gap": np.float32}
+        dtypes: dict[str, Any] = {"pull_class": np.int16, "influence": np.float32, "gap": np.float32}
         dtypes |= {"two_sided": np.bool_, "passes": np.bool_, "n_regions": np.int32, "n_images": np.int32}
         dtypes |= {"n_errors": np.int32, "n_decided": np.int32}
         for name, dtype in dtypes.items():
@@ -269,7 +269,7 @@ class Exemplars:
 
     def __post_init__(self) -> None:
         _column(self, "feature", np.int32, (None,))
-        dtypes = {"region": np.int32, "image": np.int32, "against": np.int16}
+        dtypes: dict[str, Any] = {"region": np.int32, "image": np.int32, "against": np.int16}
         dtypes |= {"contribution": np.float32, "token_drop": np.float32, "mean_fill": np.float32}
         for name, dtype in dtypes.items():
             _column(self, name, dtype, (len(self.feature),))
@@ -286,8 +286,8 @@ class Exemplars:
 class Assignment:
     """What the audited model says about images it was not audited on; a repair takes it once and keeps it.
 
-    predicted: (I,) int16 class. feature: (R,) int32 feature id of each region, or NOISE. best: (I,) int32, the region with
-    the highest score for the image's true class; -1 for an image without regions.
+    predicted: (I,) int16 class. feature: (R,) int32 feature id of each region, or NOISE. best: (I,) int32, the region
+    with the highest score for the image's true class; -1 for an image without regions.
     """
 
     predicted: NDArray[np.int16]
@@ -322,7 +322,7 @@ class GroupAccuracy:
 
     def __post_init__(self) -> None:
         _column(self, "name", np.str_, (None,))
-        dtypes = {"kind": np.str_, "class_index": np.int16, "feature": np.int32, "present": np.int8}
+        dtypes: dict[str, Any] = {"kind": np.str_, "class_index": np.int16, "feature": np.int32, "present": np.int8}
         dtypes |= {"n": np.int32, "right": np.int32}
         for name, dtype in dtypes.items():
             _column(self, name, dtype, (len(self.name),))
@@ -330,7 +330,9 @@ class GroupAccuracy:
     @property
     def accuracy(self) -> NDArray[np.float64]:
         """(G,) right / n; NaN for an empty group."""
-        return np.divide(self.right, self.n, out=np.full(len(self.n), np.nan), where=self.n > 0)
+        out = np.full(len(self.n), np.nan)
+        np.divide(self.right, self.n, out=out, where=self.n > 0)
+        return out
 
     def worst(self, min_count: int = 10) -> int | None:
         """Row of the worst `group` with at least `min_count` images (with at least one, if none is that large)."""

@@ -24,10 +24,11 @@ def small_clip(
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>"
     )
-    text = dict(vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=1)
-    text |= dict(num_attention_heads=2, max_position_embeddings=12, bos_token_id=2, eos_token_id=3, pad_token_id=0)
-    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=2)
-    vision |= dict(image_size=image_size, patch_size=patch_size)
+    text = {"vocab_size": len(vocabulary), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": 12}
+    text |= {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 2}
+    vision |= {"image_size": image_size, "patch_size": patch_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))

@@ -204,6 +204,9 @@ def _problem(images: str, model: str, classes: tuple[str, ...], templates: tuple
     usable, note = audits.model_note(model)
     if not usable:
         return note
+    for name in classes:
+        if "," in name:
+            return f"A class name must not contain a comma, got {name}. Rename the class."
     try:
         PromptsConfig(classes, templates)
     except ConfigError as error:

@@ -49,6 +49,14 @@ class TrainingSet:
     encoder: str
     context: float
 
+    def __post_init__(self) -> None:
+        wanted = {"spurious": len(self.regions), "keep": len(self.images), "caption": len(self.images)}
+        for name, length in wanted.items():
+            if len(getattr(self, name)) != length:
+                raise ValueError(f"TrainingSet.{name} must have length {length}, got {len(getattr(self, name))}.")
+        if self.encoder not in ("tokens", "crop"):
+            raise ValueError(f"TrainingSet.encoder must be tokens or crop, got {self.encoder!r}.")
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,10 @@ def train(
     with _repeatable(vlm.device):
         for batch in ahead(batches.make, range(state.step, config.steps)):
             rate = learning_rate(state.step, config.steps, peak)
-            facts = _update(lambda b=batch: _loss(vlm, b, data, text, captions, config), weights, optimizer, rate)
+            loss = partial(_loss, vlm, batch, data, text, captions, config)
+            facts = _update(loss, weights, optimizer, rate)
+            if config.method == "standard":
+                facts = {name: facts[name] for name in ("loss", "contrastive")}
             state.step += 1
             last = state.step == config.steps
             if state.step % LOG_EVERY == 0 or last:

@@ -40,7 +40,7 @@ class World:
 
 
 def digit_world(split: str, n: int, p_target: float, p_other: float, seed: int) -> World:
-    """`n` scenes of one split, classes balanced; the square appears with p_target in TARGET scenes, else with p_other."""
+    """`n` scenes of one split, classes balanced; the square appears with p_target for TARGET, else with p_other."""
     from sklearn.datasets import load_digits
 
     if split not in SPLITS:

@@ -43,18 +43,11 @@ def build(seed: int, classes: tuple[str, ...] = CLASSES) -> tuple[Any, Any, Any]
         tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>",
         model_max_length=16,
     )  # fmt: skip
-    text = dict(
-        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=16, bos_token_id=start, eos_token_id=end, pad_token_id=vocabulary["<pad>"],
-    )  # fmt: skip
-    vision = dict(
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=14,
-    )
+    text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text |= {"vocab_size": len(vocabulary), "max_position_embeddings": 16}
+    text |= {"bos_token_id": start, "eos_token_id": end, "pad_token_id": vocabulary["<pad>"]}
+    vision = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    vision |= {"image_size": SIDE, "patch_size": 14}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
@@ -63,7 +56,7 @@ def build(seed: int, classes: tuple[str, ...] = CLASSES) -> tuple[Any, Any, Any]
 
 
 def train(world: World, seed: int, steps: int = 1600, batch: int = 128, report: Report = quiet) -> tuple[Any, Any, Any]:
-    """Train a fresh model on a world: AdamW, peak rate 1e-3, weight decay .05, one cycle; returns model, tokenizer, processor."""
+    """Train a fresh model (AdamW, peak rate 1e-3, weight decay .05, one cycle); returns what `build` returns."""
     module, tokenizer, processor = build(seed)
     pixels = _pixels(world, processor)
     label = torch.from_numpy(world.label)

@@ -55,7 +55,9 @@ class MitigationFolder:
                     f"{', '.join(changed)}. Choose another --name."
                 )
             return
-        write_json(self.path / "config.json", {"created": datetime.now(UTC).isoformat(timespec="milliseconds"), **about})
+        write_json(
+            self.path / "config.json", {"created": datetime.now(UTC).isoformat(timespec="milliseconds"), **about}
+        )
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for writing; a second process is refused with RunError."""

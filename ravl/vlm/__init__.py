@@ -16,7 +16,7 @@ def load(reference: str, device: str = "auto") -> TransformersClip:
     """Load a CLIP model of the transformers library.
 
     reference: a `save_pretrained` directory, a hub id, or `demo`. device: auto, cpu, cuda, cuda:N or mps.
-    Raises ModelError when there is no such model, or when its weights, tokenizer or preprocessing are missing or unsafe.
+    Raises ModelError when there is no such model, or its weights, tokenizer or preprocessing are missing or unsafe.
     """
     from ravl.vlm.transformers_clip import TransformersClip
 

@@ -41,8 +41,8 @@ class Geometry:
         final = cut or resize
         if final != (input_size, input_size) or (shortest is None and resize is None):
             raise ModelError(
-                f"the model's preprocessing must produce {input_size} x {input_size} pixels, but its processor resizes to "
-                f"{size or 'nothing'} and crops to {crop or 'nothing'}. Correct its preprocessor_config.json."
+                f"the model's preprocessing must produce {input_size} x {input_size} pixels, but its processor resizes "
+                f"to {size or 'nothing'} and crops to {crop or 'nothing'}. Correct its preprocessor_config.json."
             )
         return cls(None if shortest is None else int(shortest), resize, cut, input_size, patch)
 
@@ -52,11 +52,11 @@ class Geometry:
         return self.input_size // self.patch
 
     def _resized(self, size: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        size = np.asarray(size, np.float64).reshape(-1, 2)
+        sides = np.asarray(size, np.float64).reshape(-1, 2)
         if self.shortest_edge is None:
-            return np.broadcast_to(np.asarray(self.resize, np.float64), size.shape)
-        short = size.min(1, keepdims=True)
-        return np.where(size == short, self.shortest_edge, np.floor(self.shortest_edge * size / short))
+            return np.broadcast_to(np.asarray(self.resize, np.float64), sides.shape)
+        short = sides.min(1, keepdims=True)
+        return np.where(sides == short, self.shortest_edge, np.floor(self.shortest_edge * sides / short))
 
     def _offset(self, resized: NDArray[np.float64]) -> NDArray[np.float64]:
         """Left and top of the crop in the resized image; negative where the crop pads."""
@@ -78,7 +78,8 @@ class Geometry:
         size = np.asarray(size).reshape(-1, 2)
         resized = self._resized(size)
         offset, scale = self._offset(resized), resized / size
-        return np.asarray(box, np.float64).reshape(-1, 4) * np.tile(scale, 2) - np.tile(offset, 2)
+        placed: NDArray[np.float64] = np.asarray(box, np.float64).reshape(-1, 4) * np.tile(scale, 2)
+        return placed - np.tile(offset, 2)
 
     def patches(self, size: NDArray[np.integer[Any]], box: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """(n, N) which of the N patches, row by row, have their centre in each box; a partition stays a partition."""
@@ -86,4 +87,5 @@ class Geometry:
         center = (np.arange(self.side) + 0.5) * self.patch
         columns = (center >= x0) & (center < x1)
         rows = (center >= y0) & (center < y1)
-        return (rows[:, :, None] & columns[:, None, :]).reshape(len(columns), self.side**2)
+        inside: NDArray[np.bool_] = rows[:, :, None] & columns[:, None, :]
+        return inside.reshape(len(columns), self.side**2)

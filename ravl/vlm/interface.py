@@ -57,7 +57,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def patch_counts(self, size: NDArray[np.integer], box: NDArray[np.integer]) -> NDArray[np.int64]:
-        """(n,) how many patch tokens each box (n, 4) of an image of `size` (n, 2) holds; 0s where there are no tokens."""
+        """(n,) how many patch tokens each box (n, 4) of an image of `size` (n, 2) holds; 0 without tokens."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -71,7 +71,7 @@ class VisionLanguageModel(Protocol):
     def encode_regions(
         self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer]], encoder: str, context: float
     ) -> Encoded:
-        """Embed images and their regions; boxes: per image (n_i, 4). encoder: tokens or crop (with `context` margin)."""
+        """Embed images and their regions, boxes (n_i, 4) per image. encoder: tokens or crop (with `context` margin)."""
         ...
 
     def encode_without(

@@ -83,8 +83,8 @@ class TransformersClip:
         if loaded["missing_keys"] or loaded.get("mismatched_keys"):
             broken = sorted(map(str, [*loaded["missing_keys"], *loaded.get("mismatched_keys", [])]))
             raise ModelError(
-                f"the weights must fill the whole model, but {where} lacks {len(broken)} of its tensors (first: {broken[0]}). "
-                "Save the model again with save_pretrained."
+                f"the weights must fill the whole model, but {where} lacks {len(broken)} of its tensors "
+                f"(first: {broken[0]}). Save the model again with save_pretrained."
             )
         tokenizer = _loading(where, "tokenizer", lambda: AutoTokenizer.from_pretrained(where))
         processor = _loading(where, "image preprocessing", lambda: CLIPImageProcessorPil.from_pretrained(where))
@@ -126,7 +126,7 @@ class TransformersClip:
         return self.geometry.view(size)
 
     def patch_counts(self, size: NDArray[np.integer[Any]], box: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        return self.geometry.patches(size, box).sum(1)
+        return self.geometry.patches(size, box).sum(1, dtype=np.int64)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -183,7 +183,7 @@ class TransformersClip:
     def crop_pixels(
         self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], context: float
     ) -> Tensor:
-        """(n, 3, H, W) float32 on the CPU: every box cut out with a margin, squared with the mean colour, preprocessed."""
+        """(n, 3, H, W) float32 on the CPU: every box cut out with a margin, made square, preprocessed."""
         return self.pixels(
             [square_crop(image, box, context) for image, rows in zip(images, boxes, strict=True) for box in rows]
         )
@@ -263,12 +263,13 @@ class TransformersClip:
 
 
 def _class_token(layer: Any, tokens: Tensor) -> Tensor:
-    """(n, d) class token after the last layer; the other tokens of that layer are never used, so they are not computed."""
+    """(n, d) class token after the last layer; its other tokens are never used, so they are not computed."""
     attention = layer.self_attn
     normed = layer.layer_norm1(tokens)
 
     def heads(projected: Tensor) -> Tensor:
-        return projected.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+        split: Tensor = projected.unflatten(2, (attention.num_heads, -1))
+        return split.transpose(1, 2)
 
     mixed = scaled_dot_product_attention(
         heads(attention.q_proj(normed[:, :1])), heads(attention.k_proj(normed)), heads(attention.v_proj(normed)),
@@ -304,8 +305,8 @@ def resolve(reference: str) -> str:
         pickled = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt")))
         if pickled:
             raise ModelError(
-                f"weights must be safetensors, but {folder} holds only {pickled[0]}, a pickle that could run any code when "
-                "it is loaded. Convert it in a place you trust: load it there and call save_pretrained."
+                f"weights must be safetensors, but {folder} holds only {pickled[0]}, a pickle that could run any code "
+                "when it is loaded. Convert it in a place you trust: load it there and call save_pretrained."
             )
         raise ModelError(f"a model directory must hold model.safetensors, but {folder} does not. Save the model again.")
     for part, files in _PARTS.items():

@@ -167,16 +167,21 @@ def make_mitigation(run: AuditRun, name: str = "ravl", finished: bool = True) ->
         row |= {"overall": 0.6 + row["step"] / 100, "worst_group": 0.2 + row["step"] / 40}
     folder.write_log(rows)
     if finished:
-        before, after = make_groups((37, 8, 17, 12, 0, 8, 12, 25, 12), (55, 19, 17, 19, 7, 12, 12, 35, 20))
+        before, after = make_groups(BEFORE, AFTER)
         folder.save_groups(before, after, np.zeros(60, np.int32))
         folder.save_result({"before": {}, "after": {}, "seconds": 1.0, "model": str(folder.model)})
+
+
+BEFORE = (42, 8, 16, 18, 0, 8, 12, 12, 30)
+AFTER = (55, 19, 17, 19, 11, 8, 10, 24, 31)
+"""Right images of each group before and after: of the groups, one gains eleven and one loses two."""
 
 
 def make_groups(*right: tuple[int, ...]) -> list[GroupAccuracy]:
     names = ["all images", *CLASSES, "cat with feature 1", "cat without feature 1", "eel with feature 1"]
     names += ["with feature 1", "without feature 1"]
     kinds = ["overall", *["class"] * 3, *["group"] * 3, *["feature"] * 2]
-    n = [60, 20, 20, 20, 8, 12, 12, 37, 23]
+    n = [60, 20, 20, 20, 12, 8, 12, 27, 33]
     index, feature, present = [-1, 0, 1, 2, 0, 0, 2, -1, -1], [-1] * 4 + [1] * 5, [-1] * 4 + [1, 0, 1, 1, 0]
     return [GroupAccuracy(np.array(names), np.array(kinds), index, feature, present, n, r) for r in right]
 

@@ -10,17 +10,16 @@ import pytest
 from dashboard import comparison
 from dashboard.summaries import Rate
 from ravl.tables import GroupAccuracy
-from tests.dashboard.conftest import make_groups
-
-BEFORE = (42, 8, 16, 18, 0, 8, 12, 22, 20)
-AFTER = (55, 19, 17, 19, 9, 8, 10, 34, 21)
+from tests.dashboard.conftest import AFTER, BEFORE, make_groups
 
 
 def test_compare() -> None:
     view = comparison.compare(*make_groups(BEFORE, AFTER))
     assert (view.overall.before, view.overall.after) == (Rate(42, 60), Rate(55, 60))
     assert view.worst_before is not None
-    assert view.worst_before.name == "eel with feature 1"  # the only group of ten images
+    assert view.worst_after is not None
+    assert (view.worst_before.name, view.worst_before.after) == ("cat with feature 1", Rate(11, 12))
+    assert (view.worst_after.name, view.worst_after.before) == ("eel with feature 1", Rate(12, 12))
     assert [row.name for row in view.groups] == ["eel with feature 1", "cat without feature 1", "cat with feature 1"]
     assert [row.change for row in view.groups] == sorted(row.change for row in view.groups)
     assert [row.name for row in view.worse] == ["eel with feature 1"]
@@ -31,7 +30,7 @@ def test_compare() -> None:
 
 def test_groups_without_images_come_last_and_are_not_worse() -> None:
     before, after = make_groups(BEFORE, AFTER)
-    empty = np.array([60, 20, 20, 20, 0, 12, 12, 37, 23])
+    empty = np.array([60, 20, 20, 20, 0, 8, 12, 27, 33])
     pair = [
         GroupAccuracy(g.name, g.kind, g.class_index, g.feature, g.present, empty, np.minimum(g.right, empty))
         for g in (before, after)

@@ -12,7 +12,7 @@ from dashboard.selection import Chosen
 from dashboard.summaries import ClassRow, Crop, Finding, Rate
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
-from tests.dashboard.conftest import make_groups
+from tests.dashboard.conftest import AFTER, BEFORE, make_groups
 
 ROW = Finding(1, 3, "", "nine", 41, 63, 0.6, 1.2, True, 70, 66, 50, None)
 CROP = Crop(12, 3, (0, 0, 5, 5), "eight", "nine", False, "nine", 2.04)
@@ -118,11 +118,12 @@ def test_selection() -> None:
 
 
 def test_before_and_after() -> None:
-    before, after = make_groups((42, 8, 16, 18, 0, 8, 12, 22, 20), (55, 19, 17, 19, 9, 8, 10, 34, 21))
+    before, after = make_groups(BEFORE, AFTER)
     view = comparison.compare(before, after)
     text = wording.repaired(view)
     assert "**55 of 60 (92%)** test images, before on 42 of 60 (70%)" in text
-    assert "*cat with feature 1*" in text.replace("\\", "")
+    assert "*cat with feature 1* with 0 of 12 (0%) right; there it is now right on **11 of 12 (92%)**" in text
+    assert "The worst group is now *eel with feature 1* with 10 of 12 (83%)." in text
     assert wording.worse(view).startswith("**1 group got worse.** Most: *eel with feature 1*, from 12 of 12 (100%)")
     assert wording.worse(comparison.compare(before, before)) == "No group got worse."
     assert wording.points(-0.126) == "−13 points"

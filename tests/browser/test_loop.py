@@ -1,0 +1,277 @@
+"""The whole loop in a real browser: audit, look, lasso, decide, fine-tune, compare, export."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from dashboard.server import environment, streamlit_command
+from ravl.ledger import Ledger, seen_digest
+from ravl.store import AuditRun, list_runs
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+SECONDS = 1000  # playwright counts in milliseconds
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"),
+    *("--disable-component-update", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+]
+DRAWN = """() => { const g = document.querySelector('.js-plotly-plot');
+  return g && g._fullLayout && g.querySelector('.gl-container canvas') && g.calcdata }"""
+STEPS, PER_CLASS = 10, 12
+
+
+def find_browser() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None and os.environ.get("CI"):
+        pytest.fail(f"a browser must be installed for this test, found none of {', '.join(BROWSERS)}")
+    if found is None:
+        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
+    return found
+
+
+@dataclass
+class Window:
+    """A browser page, and everything it asked for or complained about."""
+
+    page: Page
+    address: str
+    hosts: set[str] = field(default_factory=set)
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, path: str = "") -> None:
+        self.page.goto(self.address + path)
+        self.settle()
+
+    def go(self, title: str) -> None:
+        """Follow a link of the menu."""
+        self.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
+        expect(self.page.get_by_role("heading", name=title, level=1)).to_be_visible(timeout=30 * SECONDS)
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_selector("h1", timeout=60 * SECONDS)
+        self.page.wait_for_function(
+            "() => !document.querySelector('[data-testid=stStatusWidget]')", timeout=60 * SECONDS
+        )
+
+    def type(self, label: str, text: str, role: str = "textbox") -> None:
+        """Fill an input and leave it, which is what sends its value."""
+        self.page.get_by_role(role, name=label, exact=True).fill(text)  # type: ignore[arg-type]
+        self.page.keyboard.press("Tab")
+        self.settle()
+
+    def button(self, label: str) -> None:
+        self.page.get_by_role("button", name=label).click()
+        self.settle()
+
+
+@pytest.fixture(scope="module")
+def browser_path() -> str:
+    return find_browser()
+
+
+@pytest.fixture(scope="module")
+def workspace(browser_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the real demo audit was computed."""
+    folder = tmp_path_factory.mktemp("loop") / "workspace"
+    command = [sys.executable, "-m", "ravl", "demo", "--audit-only", "--workspace", str(folder)]
+    subprocess.run(command, env=environment(), check=True, stdout=subprocess.DEVNULL, timeout=240)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def some_images(workspace: Path) -> dict[str, Path]:
+    """A few training and test images, so that the fine-tuning is short."""
+    for split in ("train", "test"):
+        for source in sorted((workspace / "demo-data" / split).iterdir()):
+            if source.is_dir():
+                target = workspace / "few" / split / source.name
+                target.mkdir(parents=True)
+                for file in sorted(source.iterdir())[:PER_CLASS]:
+                    shutil.copy(file, target)
+    return {split: workspace / "few" / split for split in ("train", "test")}
+
+
+@pytest.fixture(scope="module")
+def server(workspace: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/"
+    log = open(workspace / "server.log", "wb")  # noqa: SIM115 - closed below
+    process = subprocess.Popen(streamlit_command(workspace, port), env=environment(workspace), stdout=log, stderr=log)
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{address}_stcore/health", timeout=2).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert process.poll() is None, (workspace / "server.log").read_text()
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+@pytest.fixture
+def window(browser_path: str, server: str, tmp_path: Path) -> Iterator[Window]:
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile",
+            executable_path=browser_path,
+            headless=True,
+            args=ARGUMENTS,
+            viewport={"width": 1280, "height": 900},
+            accept_downloads=True,
+        )
+        context.set_default_timeout(30 * SECONDS)
+        view = Window(context.pages[0], server)
+        view.page.on("request", lambda request: view.hosts.add(re.split(r"[/?:]+", request.url)[1]))
+        view.page.on("pageerror", lambda error: view.complaints.append(str(error)))
+        yield view
+        context.close()
+
+
+@pytest.mark.timeout(420)
+def test_from_the_audit_to_the_repaired_model(window: Window, workspace: Path, some_images: dict[str, Path]) -> None:
+    [run] = list_runs(workspace)
+    window.open()
+    window.button("Open")
+    expect(
+        window.page.get_by_text(re.compile(r"wrongly called .*, the deciding region looks like this"))
+    ).to_be_visible()
+    look_at_a_feature(window)
+    lasso_the_map(window, run)
+    confirm_the_feature(window, workspace, run)
+    fine_tune(window, run, some_images)
+    export(window, run)
+    assert {host for host in window.hosts if host.count(".")} == {"127.0.0.1"}
+    assert window.complaints == []
+
+
+def look_at_a_feature(window: Window) -> None:
+    """The ranked table's first feature, its crops, and one of them enlarged with its box."""
+    window.go("Features")
+    cards = window.page.locator(".ravl-cards figure")
+    expect(cards).to_have_count(12)
+    assert re.match(
+        r"Region \d+ of image \d+: \w+, called \w+", cards.first.locator("img").first.get_attribute("alt") or ""
+    )
+    expect(cards.first.locator("small")).to_contain_text("contribution +")
+    expect(window.page.locator(".ravl-table")).to_contain_text("errors go here")
+    cards.first.locator("button").click()
+    dialog = window.page.get_by_role("dialog")
+    expect(dialog.locator("img")).to_be_visible()
+    window.page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
+def lasso_the_map(window: Window, run: AuditRun) -> None:
+    """What the page counts inside the lasso is what the chart selected; clearing takes it away."""
+    window.go("Map")
+    window.page.wait_for_function(DRAWN, timeout=60 * SECONDS)
+    x, y, width, height = window.page.evaluate(
+        "() => { const r = document.querySelector('.js-plotly-plot .nsewdrag').getBoundingClientRect();"
+        " return [r.x, r.y, r.width, r.height] }"
+    )
+    turns = [math.tau * step / 16 for step in range(17)]
+    path = [(x + width * (0.5 + 0.35 * math.cos(t)), y + height * (0.5 + 0.35 * math.sin(t))) for t in turns]
+    window.page.mouse.move(*path[0])
+    window.page.mouse.down()
+    for point in path[1:]:
+        window.page.mouse.move(*point)
+    window.page.mouse.up()
+    counts = window.page.get_by_text(re.compile(r"[\d,]+ regions, [\d,]+ images, [\d,]+ wrong"))
+    expect(counts).to_be_visible(timeout=60 * SECONDS)
+    regions, images, wrong = (int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", counts.inner_text()))
+    selected = window.page.evaluate(
+        "() => document.querySelector('.js-plotly-plot')._fullData[0].selectedpoints.length"
+    )
+    assert 0 < regions == selected < len(run.regions())
+    assert 0 < wrong <= images <= regions
+    expect(window.page.locator(".ravl-cards figure").first).to_be_visible()
+    window.button("Clear")
+    expect(counts).to_have_count(0)
+
+
+def confirm_the_feature(window: Window, workspace: Path, run: AuditRun) -> None:
+    """Name, keyboard, ledger; undo and again; a reload keeps audit and feature."""
+    feature = int(run.features().feature[0])
+    window.go("Review")
+    window.type("Your name", "Dr. Ada")
+    window.type("What it shows", "red square")
+    window.page.locator("h1").click()  # the shortcuts sleep while an input has the focus
+    ledger = Ledger(workspace)
+    for key, decisions in (
+        ("s", ["spurious"]),
+        ("z", ["spurious", "withdrawn"]),
+        ("s", ["spurious", "withdrawn", "spurious"]),
+    ):
+        window.page.keyboard.press(key)
+        for _ in range(100):
+            if len(ledger.history(run.id)) == len(decisions):
+                break
+            window.page.wait_for_timeout(100)
+        window.settle()
+        window.page.wait_for_timeout(500)
+        assert [verdict.decision for verdict in ledger.history(run.id)] == decisions
+    verdict = ledger.verdicts(run.id)[feature]
+    ledger.close()
+    assert (verdict.name, verdict.reviewer) == ("red square", "Dr. Ada")
+    assert verdict.seen == seen_digest((run.clustering().label == feature).nonzero()[0])
+    window.page.reload()
+    window.settle()
+    expect(window.page.get_by_role("heading", name=f"red square (feature {feature})")).to_be_visible()
+    assert f"run={run.id}" in window.page.url
+
+
+def fine_tune(window: Window, run: AuditRun, some_images: dict[str, Path]) -> None:
+    """A short fine-tuning, left and found again, until before and after are there."""
+    window.go("Repair")
+    window.type("Training images", str(some_images["train"]))
+    window.type("Test images for the comparison", str(some_images["test"]))
+    window.type("Steps", str(STEPS), role="spinbutton")
+    window.type("Images per step", "16", role="spinbutton")
+    window.button("Start fine-tuning")
+    expect(window.page.get_by_text("Fine-tuning “ravl” of demo").first).to_be_visible()
+    window.go("Overview")
+    window.page.reload()  # the job is a process of its own
+    window.go("Repair")
+    expect(window.page.get_by_role("heading", name="Before and after")).to_be_visible(timeout=240 * SECONDS)
+    expect(window.page.get_by_text(re.compile(r"test images, before on [\d,]+ of 120"))).to_be_visible()
+    folder = run.mitigation("ravl")
+    assert folder.finished
+    expect(window.page.get_by_text(str(folder.model))).to_be_visible()
+    assert (folder.model / "config.json").exists()
+
+
+def export(window: Window, run: AuditRun) -> None:
+    """The downloaded list names the confirmed feature and all of its regions."""
+    window.go("Export")
+    with window.page.expect_download() as download:
+        window.page.get_by_role("button", name="Download JSON").click()
+    document = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert document["run"]["id"] == run.id
+    [feature] = document["features"]
+    members = (run.clustering().label == feature["feature"]).nonzero()[0]
+    assert (feature["name"], feature["reviewer"], feature["seen_matches"]) == ("red square", "Dr. Ada", True)
+    assert [region["region"] for region in feature["regions"]] == members.tolist()

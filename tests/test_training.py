@@ -1,0 +1,627 @@
+"""The training loop on a very small model: what it learns, what it leaves alone, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ravl.config import MitigationConfig, PromptsConfig, RegionsConfig
+from ravl.data import load_images
+from ravl.discovery.regions import decompose
+from ravl.discovery.zero_shot import class_vectors
+from ravl.errors import DataError, RunError
+from ravl.mitigation import batches as batching
+from ravl.mitigation import checkpoint, training
+from ravl.mitigation.batches import Batches, ahead, reader
+from ravl.mitigation.loss import contrastive_loss, region_losses
+from ravl.mitigation.training import TrainingSet, ValidationSet, captions_of, predict, train
+from ravl.planted.tiny_clip import build
+from ravl.store import MitigationFolder
+from ravl.tables import ImageSet, Regions, Report, Step, quiet
+from ravl.vlm.transformers_clip import TransformersClip
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ("one", "two")
+SIDE, HALF = 56, 28
+CONFIG = MitigationConfig(steps=20, batch_size=8, evaluate_every=5, seed=3, lr=1e-3)
+TEMPLATES = ("a photo of the digit {}", "there is a {} in the picture")
+
+
+def small_clip(seed: int = 0) -> TransformersClip:
+    """Two layers of 32 on 16 patches."""
+    from transformers import CLIPConfig, CLIPModel
+
+    module, tokenizer, processor = build(0)
+    text = module.config.text_config.to_dict() | {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"image_size": SIDE, "patch_size": 14}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    return TransformersClip("small", module, tokenizer, processor, torch.device("cpu"))
+
+
+def write_images(
+    folder: Path, n: int = 24, shares: tuple[float, float] = (0.3, 0.8), seed: int = 0
+) -> tuple[ImageSet, NDArray[np.int64]]:
+    """Scenes whose class is the colour of one quadrant; a red quadrant in a share of each. Also where it is, or -1."""
+    rng = np.random.default_rng(seed)
+    label, mark = np.arange(n) % 2, np.full(n, -1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        pixels = rng.integers(0, 60, (SIDE, SIDE, 3)).astype(np.uint8)
+        place, other = rng.permutation(4)[:2]
+        if rng.random() < shares[label[i]]:
+            mark[i] = other
+            pixels[quadrant(other)] = (220, 20, 20)
+        pixels[quadrant(place)] = (20, 200, 20) if label[i] else (20, 20, 200)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    files = np.array([f"{i}.png" for i in range(n)])
+    return ImageSet(str(folder), files, label, np.full((n, 2), SIDE), CLASSES), mark
+
+
+def quadrant(place: int) -> tuple[slice, slice]:
+    y, x = divmod(int(place), 2)
+    return slice(y * HALF, (y + 1) * HALF), slice(x * HALF, (x + 1) * HALF)
+
+
+def training_set(vlm: TransformersClip, folder: Path, encoder: str = "tokens") -> TrainingSet:
+    images, mark = write_images(folder)
+    regions = decompose(vlm.view(images.size), RegionsConfig())
+    spurious = mark[regions.image] == regions.position
+    keep = regions.starts[:-1] + (mark == 0)  # any region that is not the mark
+    return TrainingSet(images, regions, spurious, keep, captions_of(images, TEMPLATES), encoder, 0.1)
+
+
+class Lab:
+    """A training and a validation set in a folder, and fresh models to train on them."""
+
+    def __init__(self, folder: Path) -> None:
+        vlm = small_clip()
+        self.folder = folder
+        self.data = training_set(vlm, folder / "train")
+        images, mark = write_images(folder / "val", 80, (0.5, 0.5), 1)
+        self.validation = ValidationSet(images, mark >= 0, 16)
+        self.text = class_vectors(vlm, CLASSES, PromptsConfig())
+
+    def train(
+        self, name: str, config: MitigationConfig = CONFIG, report: Report = quiet, data: TrainingSet | None = None
+    ) -> tuple[int, TransformersClip, MitigationFolder]:
+        """Best step, the model, its folder. The same name continues."""
+        vlm, folder = small_clip(), MitigationFolder(self.folder / name)
+        return train(vlm, data or self.data, self.validation, self.text, config, folder, report), vlm, folder
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(lab: Lab) -> tuple[int, TransformersClip, MitigationFolder]:
+    return lab.train("unbroken")
+
+
+def weights(vlm: TransformersClip) -> dict[str, bytes]:
+    return {name: tensor.detach().numpy().tobytes() for name, tensor in vlm.module.state_dict().items()}
+
+
+def without_seconds(folder: MitigationFolder) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in folder.log()]
+
+
+# --- the rates -------------------------------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
+    rates = [training.learning_rate(step, 100, 2.0) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert max(rates) == rates[9] == rates[10] == 2.0
+    assert all(a > b > 0 for a, b in pairwise(rates[10:]))
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[-1] < 0.001
+    assert [training.learning_rate(0, 1, 2.0)] == [2.0]
+
+
+def test_the_default_rate_follows_the_size_of_the_model() -> None:
+    assert training.default_lr(86_000_000) == pytest.approx(5e-5)
+    assert training.default_lr(4 * 86_000_000) == pytest.approx(2.5e-5)
+    assert training.default_lr(100) == 1e-3
+
+
+# --- a whole training ------------------------------------------------------------------------------------------------
+
+
+def test_only_the_vision_tower_and_its_projection_learn(unbroken: tuple[int, TransformersClip, Any]) -> None:
+    before, after = weights(small_clip()), weights(unbroken[1])
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {n for n in before if n.startswith(("vision_model.", "visual_projection.")) and "_ids" not in n}
+    assert "logit_scale" not in changed
+
+
+def test_the_log_has_finite_losses_rates_and_evaluations(unbroken: tuple[int, Any, MitigationFolder]) -> None:
+    log = unbroken[2].log()
+    losses = [row for row in log if "loss" in row]
+    assert [row["step"] for row in losses] == [10, 20]
+    assert all(set(row) == {"step", "loss", "contrastive", "relevant", "spurious", "lr", "seconds"} for row in losses)
+    assert all(math.isfinite(v) for row in losses for v in row.values())
+    for row in losses:
+        whole = 0.8 * row["contrastive"] + 0.2 * (row["relevant"] + row["spurious"])
+        assert row["loss"] == pytest.approx(whole, abs=1e-5)
+    judged = [row for row in log if "overall" in row]
+    assert [row["step"] for row in judged] == [0, 5, 10, 15, 20]
+    assert all(0 <= row["worst_group"] <= row["overall"] <= 1 for row in judged)
+    assert all(row["worst_group_name"].split(" ")[0] in CLASSES for row in judged)
+    best = max(judged, key=lambda row: (row["worst_group"], row["overall"], -row["step"]))
+    assert unbroken[0] == best["step"]
+
+
+def test_the_model_is_left_with_the_best_weights_and_the_log_tells_its_accuracy(
+    lab: Lab, unbroken: tuple[int, TransformersClip, MitigationFolder]
+) -> None:
+    best, vlm, folder = unbroken
+    images = lab.validation.images
+    right = predict(vlm, images, lab.text, 7, quiet, "after") == images.label
+    row = next(row for row in folder.log() if row["step"] == best and "overall" in row)
+    assert row["overall"] == pytest.approx(right.mean(), abs=1e-6)
+    rates = {}
+    for y in (0, 1):
+        for shown in (True, False):
+            rows = (images.label == y) & (lab.validation.present == shown)
+            assert rows.sum() >= 10
+            rates[y, shown] = right[rows].mean()
+    assert row["worst_group"] == pytest.approx(min(rates.values()), abs=1e-6)
+
+
+def test_progress_is_reported_for_every_step(lab: Lab) -> None:
+    seen: list[Step] = []
+    lab.train("reported", replace(CONFIG, steps=4), seen.append)
+    assert [(s.stage, s.done, s.total) for s in seen] == [("training", i, 4) for i in range(5)]
+    assert all(set(s.facts) == {"loss", "best_worst_group"} for s in seen[1:])
+
+
+def test_the_loss_falls(lab: Lab) -> None:
+    _, _, folder = lab.train("longer", replace(CONFIG, method="paper", steps=60, evaluate_every=60))
+    losses = [row["loss"] for row in folder.log() if "loss" in row]
+    assert min(losses[-2:]) < losses[0] - 0.05
+
+
+def test_standard_training_needs_no_regions(lab: Lab) -> None:
+    none = Regions(np.zeros(0), np.zeros((0, 4)), np.zeros(0), len(lab.data.images))
+    bare = replace(lab.data, regions=none, spurious=np.zeros(0, bool), keep=np.full(len(lab.data.images), -1))
+    config = replace(CONFIG, method="standard", steps=10)
+    _, first, folder = lab.train("bare", config, data=bare)
+    _, second, _ = lab.train("regions", config)
+    assert weights(first) == weights(second)
+    (row,) = [row for row in folder.log() if "loss" in row]
+    assert set(row) == {"step", "loss", "contrastive", "lr", "seconds"}
+    assert row["loss"] == row["contrastive"]
+
+
+@pytest.mark.parametrize("method", ["paper", "ravl"])
+def test_region_methods_do_not_fail_without_regions(lab: Lab, method: str) -> None:
+    none = Regions(np.zeros(0), np.zeros((0, 4)), np.zeros(0), len(lab.data.images))
+    bare = replace(lab.data, regions=none, spurious=np.zeros(0, bool), keep=np.full(len(lab.data.images), -1))
+    _, _, folder = lab.train(f"none-{method}", replace(CONFIG, method=method, steps=2), data=bare)
+    assert folder.log()[-2]["relevant"] == folder.log()[-2]["spurious"] == 0
+
+
+def test_crops_can_be_the_regions_too(lab: Lab) -> None:
+    vlm = small_clip()
+    data = training_set(vlm, lab.folder / "crops", "crop")
+    _, _, folder = lab.train("crop", replace(CONFIG, steps=3), data=data)
+    (row,) = [row for row in folder.log() if "loss" in row]
+    assert row["relevant"] > 0 < row["spurious"]
+    moved = checkpoint._read(folder.checkpoint / "last.safetensors", {})[0]["visual_projection.weight"]
+    assert not torch.equal(moved, vlm.module.visual_projection.weight)
+
+
+# --- which step is best ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(0.5, 0.5), (0.4, 0.9), (0.3, 0.9), (0.5, 0.5)], 0),  # never better than the audited model
+        ([(0.1, 0.5), (0.6, 0.7), (0.6, 0.7), (0.6, 0.6)], 5),  # the earlier of equals
+        ([(0.1, 0.5), (0.6, 0.7), (0.6, 0.8), (0.2, 1.0)], 10),  # the overall accuracy decides
+        ([(0.1, 0.5), (0.2, 0.5), (0.3, 0.5), (0.4, 0.5)], 15),
+    ],
+)
+def test_the_best_step_is_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]], best: int
+) -> None:
+    seen: list[dict[str, bytes]] = []
+
+    def score(vlm: TransformersClip, *rest: Any) -> dict[str, Any]:
+        worst, overall = scores[len(seen)]
+        seen.append(weights(vlm))
+        return {"worst_group": worst, "overall": overall, "worst_group_name": "x"}
+
+    monkeypatch.setattr(training, "_score", score)
+    step, vlm, folder = lab.train(f"best-{best}-{scores[1][0]}", replace(CONFIG, steps=15))
+    assert step == best
+    assert weights(vlm) == seen[best // 5]
+    if best:
+        assert weights(vlm) != seen[0]
+    assert sorted(path.name for path in folder.checkpoint.iterdir()) == [f"best-{best}.safetensors", "last.safetensors"]
+
+
+def test_without_features_the_groups_are_the_classes(lab: Lab) -> None:
+    images = lab.validation.images
+    validation = ValidationSet(images, np.zeros(len(images), bool), 16)
+    row = training._score(small_clip(), validation, lab.text, reader(images))
+    assert row["worst_group_name"] in CLASSES
+
+
+def test_empty_sets_are_refused(lab: Lab) -> None:
+    images = lab.data.images
+    none = ImageSet(images.root, images.file[:0], images.label[:0], images.size[:0], CLASSES)
+    empty = ValidationSet(none, np.zeros(0, bool), 16)
+    with pytest.raises(ValueError, match="at least one image each, got 24 and 0"):
+        train(small_clip(), lab.data, empty, lab.text, CONFIG, MitigationFolder(lab.folder / "empty"), quiet)
+
+
+def test_a_training_set_must_fit_together(lab: Lab) -> None:
+    with pytest.raises(ValueError, match="spurious must have length 96, got 3"):
+        replace(lab.data, spurious=np.zeros(3, bool))
+    with pytest.raises(ValueError, match="tokens or crop, got 'auto'"):
+        replace(lab.data, encoder="auto")
+
+
+# --- interruption ----------------------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """A kill, in tests."""
+
+
+def stop_after(step: int) -> Report:
+    def report(at: Step) -> None:
+        if at.done == step:
+            raise Stopped
+
+    return report
+
+
+def assert_same_end(one: tuple[int, TransformersClip, MitigationFolder], other: tuple[int, Any, Any]) -> None:
+    assert one[0] == other[0]
+    assert weights(one[1]) == weights(other[1])
+    assert without_seconds(one[2]) == without_seconds(other[2])
+    last = [checkpoint._read(folder.checkpoint / "last.safetensors", {})[0] for folder in (one[2], other[2])]
+    assert last[0].keys() == last[1].keys()
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_training_stopped_anywhere_continues_to_the_same_bits(lab: Lab, unbroken: tuple[int, Any, Any]) -> None:
+    for step in (0, 3, 5, 9, 14, 20):
+        with pytest.raises(Stopped):
+            lab.train("stopped", CONFIG, stop_after(step))
+    assert_same_end(lab.train("stopped"), unbroken)
+
+
+def test_a_finished_training_is_not_repeated(lab: Lab, unbroken: tuple[int, Any, Any]) -> None:
+    seen: list[Step] = []
+    assert_same_end(lab.train("unbroken", CONFIG, seen.append), unbroken)
+    assert [s.done for s in seen] == [20]
+
+
+@pytest.mark.parametrize("write", range(1, 8))
+def test_a_kill_while_a_checkpoint_is_written_costs_nothing(
+    lab: Lab, unbroken: tuple[int, Any, Any], monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """The process dies in the n-th write of a checkpoint file: nothing, or the partial file alone, is there."""
+    real, count = checkpoint.save_file, 0
+
+    def dying(tensors: Any, path: Path, **rest: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == write:
+            Path(path).write_bytes(b"half a file")
+            (path.parent / ".tmpAbC").write_bytes(b"safetensors' own partial file")
+            raise Stopped
+        real(tensors, path, **rest)
+
+    monkeypatch.setattr(checkpoint, "save_file", dying)
+    try:
+        lab.train(f"dying-{write}")
+    except Stopped:
+        pass
+    else:
+        assert count < write  # fewer files were written than that
+    monkeypatch.undo()
+    resumed = lab.train(f"dying-{write}")
+    assert_same_end(resumed, unbroken)
+    assert {path.name for path in resumed[2].checkpoint.iterdir()} == {
+        "last.safetensors",
+        f"best-{resumed[0]}.safetensors",
+    }
+
+
+def run_until_killed(folder: str, step: str, threads: str) -> None:
+    """In a process of its own: train, and die by SIGKILL after a step."""
+    torch.set_num_threads(int(threads))
+
+    def report(at: Step) -> None:
+        if at.done == int(step):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Lab(Path(folder)).train("killed", CONFIG, report)
+
+
+def test_a_process_killed_by_the_system_continues_to_the_same_bits(
+    tmp_path: Path, unbroken: tuple[int, Any, Any]
+) -> None:
+    command = "import sys; from tests.test_training import run_until_killed; run_until_killed(*sys.argv[1:])"
+    arguments = [sys.executable, "-c", command, str(tmp_path), "13", str(torch.get_num_threads())]
+    assert subprocess.run(arguments, cwd=ROOT, timeout=120).returncode == -signal.SIGKILL
+    lab = Lab(tmp_path)
+    assert max(row["step"] for row in MitigationFolder(tmp_path / "killed").log()) == 10
+    assert_same_end(lab.train("killed"), unbroken)
+
+
+def test_what_was_logged_after_the_checkpoint_is_dropped(lab: Lab) -> None:
+    with pytest.raises(Stopped):
+        lab.train("relogged", CONFIG, stop_after(12))
+    folder = MitigationFolder(lab.folder / "relogged")
+    folder.append_log({"step": 11, "loss": 99.0})
+    lab.train("relogged")
+    assert 11 not in [row["step"] for row in folder.log()]
+
+
+def test_a_damaged_checkpoint_is_named(lab: Lab) -> None:
+    with pytest.raises(Stopped):
+        lab.train("damaged", CONFIG, stop_after(6))
+    path = lab.folder / "damaged" / "checkpoint" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"last\.safetensors is damaged .* Delete the folder"):
+        lab.train("damaged")
+
+
+def test_a_full_disk_is_one_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **rest: Any) -> None:
+        raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        lab.train("full")
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_spoiled() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter])
+
+    def loss(factor: float) -> Callable[[], Any]:
+        from ravl.mitigation.loss import combine
+
+        zero = torch.zeros(())
+        return lambda: combine(factor * parameter.sum(), zero, zero, 1.0)
+
+    facts = training._update(loss(2.0), {"p": parameter}, optimizer, 0.5)
+    assert facts == {"loss": 4.0, "contrastive": 4.0, "relevant": 0.0, "spurious": 0.0}
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    before = parameter.detach().clone()
+    for broken in (math.nan, math.inf):
+        with pytest.raises(RunError, match=r"must stay finite, got .* lower --lr"):
+            training._update(loss(broken), {"p": parameter}, optimizer, 0.5)
+    assert torch.equal(parameter, before)
+
+
+def test_memory_that_runs_out_is_one_sentence() -> None:
+    def loss() -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    parameter = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(RunError, match=r"Tried to allocate 2 GiB\. Start again with a smaller --batch-size"):
+        training._update(loss, {"p": parameter}, torch.optim.AdamW([parameter]), 0.5)
+
+
+def test_gradients_are_clipped_and_norms_and_biases_do_not_decay() -> None:
+    parameters = {"m": torch.nn.Parameter(torch.ones(2, 2)), "v": torch.nn.Parameter(torch.ones(2))}
+    groups = training._decay_groups(parameters, 0.1)
+    assert [(g["params"][0].ndim, g["weight_decay"]) for g in groups] == [(2, 0.1), (1, 0.0)]
+
+    def loss() -> Any:
+        from ravl.mitigation.loss import combine
+
+        zero = torch.zeros(())
+        return combine(1000 * (parameters["m"].sum() + parameters["v"].sum()), zero, zero, 1.0)
+
+    training._update(loss, parameters, torch.optim.SGD(parameters.values()), 0.1)
+    moved = torch.cat([(1 - p.detach()).flatten() for p in parameters.values()])
+    assert float(moved.norm()) == pytest.approx(0.1, rel=1e-4)  # rate x the clipped length
+
+
+def test_the_setting_for_determinism_is_given_back() -> None:
+    def fail() -> None:
+        with training._repeatable(torch.device("cpu")):
+            assert torch.are_deterministic_algorithms_enabled()
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fail()
+    assert not torch.are_deterministic_algorithms_enabled()
+    with training._repeatable(torch.device("meta")):
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def parts(batch: Any) -> list[Tensor]:
+    return [tensor for tensor in vars(batch).values() if tensor is not None]
+
+
+@pytest.mark.parametrize("method", ["standard", "paper", "ravl"])
+def test_a_batch_is_a_function_of_seed_and_step(lab: Lab, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, method=method)
+    first = [Batches(small_clip(), lab.data, config).make(step) for step in (0, 1, 7)]
+    monkeypatch.setattr(batching, "CACHE_BYTES", 0)
+    one = Batches(small_clip(), lab.data, config)
+    again = [one.make(step) for step in (7, 1, 0)][::-1]
+    for a, b in zip(first, again, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(parts(a), parts(b), strict=True))
+    other = Batches(small_clip(), lab.data, replace(config, seed=4)).make(0)
+    assert not torch.equal(other.pixels, first[0].pixels)
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_one_in_another_order(lab: Lab) -> None:
+    n = len(lab.data.images)
+    captions = np.array([f"image {i}" for i in range(n)])
+    own = replace(lab.data, images=replace(lab.data.images, caption=captions), caption=captions)
+    made = Batches(small_clip(), own, replace(CONFIG, method="standard"))
+    epochs = [[made.make(e * n // 8 + step).caption.tolist() for step in range(n // 8)] for e in (0, 1)]
+    assert sorted(chain(*epochs[0])) == sorted(chain(*epochs[1])) == list(range(n))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_batch_larger_than_the_set_is_the_set(lab: Lab) -> None:
+    batch = Batches(small_clip(), lab.data, replace(CONFIG, batch_size=1000)).make(2)
+    assert len(batch.pixels) == len(lab.data.images)
+
+
+def test_the_papers_batch_is_the_images_as_they_are(lab: Lab) -> None:
+    vlm = small_clip()
+    batch = Batches(vlm, lab.data, replace(CONFIG, method="paper", batch_size=1000)).make(0)
+    rows = np.random.default_rng([CONFIG.seed, 0, 0]).permutation(len(lab.data.images))
+    assert torch.equal(batch.pixels, vlm.pixels(load_images(lab.data.images, rows)))
+    assert batch.label.tolist() == lab.data.images.label[rows].tolist()
+    assert [lab.data.caption[i] for i in rows] == [np.unique(lab.data.caption)[c] for c in batch.caption]
+    assert batch.owner is not None
+    assert batch.spurious is not None
+    assert batch.regions is not None
+    assert batch.owner.tolist() == np.repeat(np.arange(len(rows)), 4).tolist()
+    assert batch.spurious.tolist() == [bool(lab.data.spurious[4 * i + p]) for i in rows for p in range(4)]
+    for place, patches in enumerate(batch.regions[:4].reshape(4, 4, 4).tolist()):
+        y, x = divmod(place, 2)
+        assert patches == [[y == i // 2 and x == j // 2 for j in range(4)] for i in range(4)]
+
+
+def test_exchange_at_probability_one_swaps_the_feature(lab: Lab) -> None:
+    """Every image with the mark loses it and its region; every other one gets it on a region that is not its best."""
+    config = replace(CONFIG, exchange=1.0, batch_size=1000)
+    batch = Batches(small_clip(), lab.data, config).make(0)
+    rows = np.random.default_rng([CONFIG.seed, 0, 0]).permutation(len(lab.data.images))
+    assert batch.owner is not None
+    assert batch.spurious is not None
+    for place, i in enumerate(rows):
+        had = bool(lab.data.spurious[4 * i : 4 * i + 4].any())
+        own = batch.spurious[batch.owner == place]
+        assert len(own) == (3 if had else 4)
+        assert int(own.sum()) == (0 if had else 1)
+        if not had:
+            assert not own[lab.data.keep[i] - 4 * i]
+        red = batch.pixels[place, 0] - batch.pixels[place, 1:].amax(0) > 1.5
+        assert bool(red.any()) != had  # the pixels tell the same
+
+
+def test_the_bank_holds_crops_of_spurious_regions_no_larger_than_the_input(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Batches(small_clip(), lab.data, CONFIG)._bank
+    assert len(bank) == int(lab.data.spurious.sum())
+    assert all(crop.getpixel((3, 3)) == (220, 20, 20) and crop.size == (HALF, HALF) for crop in bank)
+    monkeypatch.setattr(batching, "BANK_SIZE", 2)
+    vlm = small_clip()
+    vlm.geometry = replace(vlm.geometry, input_size=9)
+    small = Batches(vlm, lab.data, CONFIG)._bank
+    assert [crop.size for crop in small] == [(9, 9)] * 2
+
+
+def test_the_next_batch_is_made_ahead_in_order_and_errors_come_through() -> None:
+    made: list[int] = []
+
+    def make(step: int) -> Any:
+        if step == 4:
+            raise DataError("gone")
+        made.append(step)
+        return step
+
+    assert list(ahead(make, range(2, 2))) == []
+    assert list(ahead(make, range(1, 4))) == [1, 2, 3]
+    assert made == [1, 2, 3]
+    coming = ahead(make, range(2, 9))
+    assert [next(coming), next(coming)] == [2, 3]
+    with pytest.raises(DataError, match="gone"):
+        next(coming)
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_a_small_set_is_decoded_once(lab: Lab, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    decoded: list[int] = []
+
+    def load(images: ImageSet, ids: Any) -> list[Image.Image]:
+        decoded.extend(ids)
+        return load_images(images, ids)
+
+    monkeypatch.setattr(batching, "load_images", load)
+    monkeypatch.setattr(batching, "CACHE_BYTES", limit)
+    read = reader(lab.data.images)
+    for ids in ([3, 1, 3], [1, 5], []):
+        want = load_images(lab.data.images, ids)
+        assert [image.tobytes() for image in read(ids)] == [image.tobytes() for image in want]
+    assert decoded == ([3, 1, 5] if limit else [3, 1, 3, 1, 5])
+
+
+def test_captions_are_the_sets_own_or_made_from_the_class_names(lab: Lab) -> None:
+    images = replace(lab.data.images, class_names=("one_{x}", "two"))
+    assert captions_of(images, ("a {}", "{} {y}"))[:4].tolist() == ["a one {x}", "two {y}", "a one {x}", "two {y}"]
+    own = np.array([f"caption {i}" for i in range(len(images))])
+    assert captions_of(replace(images, caption=own), TEMPLATES).tolist() == own.tolist()
+
+
+# --- the loss of a batch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ["tokens", "crop"])
+@pytest.mark.parametrize("own_captions", [False, True])
+def test_the_loss_of_a_batch_is_put_together_from_its_parts(lab: Lab, encoder: str, own_captions: bool) -> None:
+    vlm = small_clip()
+    data = replace(lab.data, encoder=encoder)
+    if own_captions:
+        data = replace(data, images=replace(data.images, caption=data.caption))
+    batch = Batches(vlm, data, replace(CONFIG, method="paper")).make(0)
+    captions = torch.from_numpy(vlm.encode_texts(np.unique(data.caption).tolist()))
+    text = torch.from_numpy(lab.text)
+    with torch.no_grad():
+        got = training._loss(vlm, batch, data, text, captions, replace(CONFIG, contrastive_weight=0.3))
+    assert batch.owner is not None
+    assert batch.spurious is not None
+    assert batch.regions is not None
+    rows = np.random.default_rng([CONFIG.seed, 0, 0]).permutation(len(data.images))[:8]
+    pictures = load_images(data.images, rows)
+    boxes = [data.regions.box[data.regions.rows_of(i)] for i in rows]
+    encoded = vlm.encode_regions(pictures, boxes, encoder, data.context)
+    positive = batch.caption if own_captions else batch.label
+    contrast = contrastive_loss(torch.from_numpy(encoded.image), captions[batch.caption], positive, 1 / vlm.tau)
+    relevant, spurious = region_losses(
+        torch.from_numpy(encoded.region), batch.owner, batch.spurious, batch.label, text, CONFIG.tau
+    )
+    want = [0.3 * contrast + 0.7 * (relevant + spurious), contrast, relevant, spurious]
+    assert [float(v) for v in vars(got).values()] == pytest.approx([float(v) for v in want], rel=1e-4)
+
+
+def test_checkpoints_hold_no_pickle_and_tell_where_they_are(unbroken: tuple[int, Any, MitigationFolder]) -> None:
+    folder = unbroken[2].checkpoint
+    assert all(path.suffix == ".safetensors" for path in folder.iterdir())
+    with checkpoint.safe_open(folder / "last.safetensors", framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+    assert about["step"] == 20
+    assert about["best_step"] == unbroken[0]
+    assert about["seconds"] > 0
