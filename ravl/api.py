@@ -45,11 +45,10 @@ def discover(
     """Audit a vision-language model on labelled images and return the finished run.
 
     images: a folder `class/image`, or a CSV or Parquet manifest `image_path,label[,caption]`.
-    model: a `save_pretrained` directory, a hub id, or `demo`. The other arguments are those of `ravl discover --help`. The same call on the same
-    content continues a run that was interrupted, and returns one that is finished.
+    model: a `save_pretrained` directory, a hub id, or `demo`. The other arguments are those of `ravl discover --help`.
+    The same call on the same content continues a run that was interrupted, and returns one that is finished.
     Raises RavlError (ConfigError, DataError, ModelError, RunError) with one sentence that says what to do.
     """
-    check_name(name)
     config = AuditConfig(
         images=str(Path(images).expanduser().resolve()),
         model=str(model),
@@ -62,8 +61,9 @@ def discover(
     from dataclasses import replace
 
     from ravl import audit, vlm
-    from ravl.store import open_workspace
+    from ravl.store import check_name, open_workspace
 
+    check_name(name)
     folder = open_workspace(workspace)  # before the model is loaded: a typing error must not cost a minute
     report(Step("model", 0, 1))
     loaded = vlm.load(str(model), device)
@@ -89,7 +89,7 @@ def mitigate(
     """Fine-tune the audited model so that it no longer relies on spurious features, and compare before with after.
 
     images: the training set, in the forms that `discover` reads. test: held-out images for the comparison; without it
-    the audited images are used, which also choose the checkpoint. features: ids; by default those that people confirmed.
+    the audited images are used, which also choose the checkpoint. features: ids; by default those people confirmed.
     Returns the document of `ravl mitigate --json`. The same call continues an interrupted fine-tuning.
     Raises RavlError as `discover` does.
     """
@@ -113,11 +113,11 @@ def mitigate(
     test_path = None if test is None else Path(test).expanduser().resolve()
     settings = {"config": config.to_dict(), "train": str(train_path), "test": str(test_path or "")}
     label = name or f"{method}-{digest(settings)}"
-    check_name(label)
+    folder = run.mitigation(label)
     report(Step("model", 0, 1))
     loaded = vlm.load(run.config.model, device)
     report(Step("model", 1, 1))
-    return repair.mitigate(run, loaded, train_path, test_path, chosen, config, run.mitigation(label), report)
+    return repair.mitigate(run, loaded, train_path, test_path, chosen, config, folder, report)
 
 
 def confirmed_features(run: AuditRun) -> dict[int, str]:
@@ -128,9 +128,3 @@ def confirmed_features(run: AuditRun) -> dict[int, str]:
     verdicts = ledger.verdicts(run.id)
     ledger.close()
     return {feature: v.name for feature, v in sorted(verdicts.items()) if v.decision == "spurious"}
-
-
-def check_name(name: str) -> None:
-    """Raise ConfigError unless a name can be part of a folder's name."""
-    if not name or len(name) > 80 or not all(c.isalnum() or c in "._-" for c in name) or name[0] in ".-":
-        raise ConfigError(f"--name must be letters, digits, dots, dashes or underscores (up to 80), got {name!r}.")

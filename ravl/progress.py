@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -136,6 +137,7 @@ def job_row(ledger: Ledger, job: int) -> Iterator[Report]:
         ledger.end_job(job, "failed", str(error))
         raise
     except BaseException as error:
+        traceback.print_exception(error)
         ledger.end_job(job, "failed", f"{type(error).__name__}: {error}. The log has the details.")
         raise
     else:

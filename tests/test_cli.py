@@ -147,7 +147,7 @@ def test_verdict_export_and_mitigate(capsys, workspace, images, found, tmp_path)
         (("--template", "no place"), "a template must contain {} once"),
         (("--classes", "zero,one"), "'eight'"),
         (("--seed", "-1"), "seed must lie in 0"),
-        (("--name", "../up"), "--name must be letters"),
+        (("--name", "../up"), "must be letters"),
         (("--device", "warp9"), "device must be"),
         (("--tau", "0"), "tau must lie in"),
         (("--images", "/nowhere/at/all"), "/nowhere/at/all"),

@@ -86,7 +86,7 @@ class AuditRun:
         fingerprints: content digests of `data`, `model` and `preprocessing`; they are part of the run's identity.
         Raises ConfigError for a name that cannot be part of a folder's.
         """
-        _check_name(name)
+        check_name(name)
         tag = digest({"config": config.to_dict(), "fingerprints": fingerprints})
         runs = open_workspace(workspace) / "runs"
         with locked(
@@ -273,7 +273,7 @@ class AuditRun:
 
     def mitigation(self, name: str) -> MitigationFolder:
         """The folder of one fine-tuning; nothing is created. Raises ConfigError for what is no folder's name."""
-        _check_name(name)
+        check_name(name)
         return MitigationFolder(self.path / "mitigation" / name)
 
 
@@ -300,7 +300,7 @@ def _try_open(folder: Path) -> AuditRun | RunError:
         return error
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Raise ConfigError unless a name is one plain part of a path."""
     if not re.fullmatch(r"\w[\w.-]{0,79}", name):
         raise ConfigError(f"a name must be letters, digits, dots, dashes or underscores (up to 80), got {name!r}.")
