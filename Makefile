@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check format bench venv demo-model clean
+.PHONY: demo test check format bench benchmark venv demo-model clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ravl demo $(ARGS)
@@ -23,6 +23,9 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+benchmark: $(VENV)/.runtime
+	$(BIN)/python -m ravl.benchmark $(ARGS)
 
 bench: $(VENV)/.runtime
 	$(BIN)/python -m ravl.bench $(ARGS)

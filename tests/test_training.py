@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -39,7 +39,7 @@ from ravl.vlm.transformers_clip import TransformersClip
 ROOT = Path(__file__).parents[1]
 CLASSES = ("one", "two")
 SIDE, HALF = 56, 28
-CONFIG = MitigationConfig(steps=20, batch_size=8, evaluate_every=5, seed=3, lr=1e-3)
+CONFIG = MitigationConfig(steps=12, batch_size=8, evaluate_every=4, seed=3, lr=1e-3)
 TEMPLATES = ("a photo of the digit {}", "there is a {} in the picture")
 
 
@@ -67,7 +67,7 @@ def write_images(
     for i in range(n):
         pixels = rng.integers(0, 60, (SIDE, SIDE, 3)).astype(np.uint8)
         place, other = rng.permutation(4)[:2]
-        if rng.random() < shares[label[i]]:
+        if i // 2 % 10 < 10 * shares[label[i]]:
             mark[i] = other
             pixels[quadrant(other)] = (220, 20, 20)
         pixels[quadrant(place)] = (20, 200, 20) if label[i] else (20, 20, 200)
@@ -96,7 +96,7 @@ class Lab:
         vlm = small_clip()
         self.folder = folder
         self.data = training_set(vlm, folder / "train")
-        images, mark = write_images(folder / "val", 80, (0.5, 0.5), 1)
+        images, mark = write_images(folder / "val", 48, (0.5, 0.5), 1)
         self.validation = ValidationSet(images, mark >= 0, 16)
         self.text = class_vectors(vlm, CLASSES, PromptsConfig())
 
@@ -106,6 +106,15 @@ class Lab:
         """Best step, the model, its folder. The same name continues."""
         vlm, folder = small_clip(), MitigationFolder(self.folder / name)
         return train(vlm, data or self.data, self.validation, self.text, config, folder, report), vlm, folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On tensors this small, threads cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +167,14 @@ def test_only_the_vision_tower_and_its_projection_learn(unbroken: tuple[int, Tra
 def test_the_log_has_finite_losses_rates_and_evaluations(unbroken: tuple[int, Any, MitigationFolder]) -> None:
     log = unbroken[2].log()
     losses = [row for row in log if "loss" in row]
-    assert [row["step"] for row in losses] == [10, 20]
+    assert [row["step"] for row in losses] == [10, 12]
     assert all(set(row) == {"step", "loss", "contrastive", "relevant", "spurious", "lr", "seconds"} for row in losses)
     assert all(math.isfinite(v) for row in losses for v in row.values())
     for row in losses:
         whole = 0.8 * row["contrastive"] + 0.2 * (row["relevant"] + row["spurious"])
         assert row["loss"] == pytest.approx(whole, abs=1e-5)
     judged = [row for row in log if "overall" in row]
-    assert [row["step"] for row in judged] == [0, 5, 10, 15, 20]
+    assert [row["step"] for row in judged] == [0, 4, 8, 12]
     assert all(0 <= row["worst_group"] <= row["overall"] <= 1 for row in judged)
     assert all(row["worst_group_name"].split(" ")[0] in CLASSES for row in judged)
     best = max(judged, key=lambda row: (row["worst_group"], row["overall"], -row["step"]))
@@ -191,13 +200,18 @@ def test_the_model_is_left_with_the_best_weights_and_the_log_tells_its_accuracy(
 
 def test_progress_is_reported_for_every_step(lab: Lab) -> None:
     seen: list[Step] = []
-    lab.train("reported", replace(CONFIG, steps=4), seen.append)
+
+    def report(step: Step) -> None:
+        seen.append(step)
+        assert torch.are_deterministic_algorithms_enabled() == (step.done > 0)
+
+    lab.train("reported", replace(CONFIG, steps=4), report)
     assert [(s.stage, s.done, s.total) for s in seen] == [("training", i, 4) for i in range(5)]
     assert all(set(s.facts) == {"loss", "best_worst_group"} for s in seen[1:])
 
 
 def test_the_loss_falls(lab: Lab) -> None:
-    _, _, folder = lab.train("longer", replace(CONFIG, method="paper", steps=60, evaluate_every=60))
+    _, _, folder = lab.train("longer", replace(CONFIG, method="paper", steps=40, evaluate_every=40))
     losses = [row["loss"] for row in folder.log() if "loss" in row]
     assert min(losses[-2:]) < losses[0] - 0.05
 
@@ -239,9 +253,9 @@ def test_crops_can_be_the_regions_too(lab: Lab) -> None:
     ("scores", "best"),
     [
         ([(0.5, 0.5), (0.4, 0.9), (0.3, 0.9), (0.5, 0.5)], 0),  # never better than the audited model
-        ([(0.1, 0.5), (0.6, 0.7), (0.6, 0.7), (0.6, 0.6)], 5),  # the earlier of equals
-        ([(0.1, 0.5), (0.6, 0.7), (0.6, 0.8), (0.2, 1.0)], 10),  # the overall accuracy decides
-        ([(0.1, 0.5), (0.2, 0.5), (0.3, 0.5), (0.4, 0.5)], 15),
+        ([(0.1, 0.5), (0.6, 0.7), (0.6, 0.7), (0.6, 0.6)], 2),  # the earlier of equals
+        ([(0.1, 0.5), (0.6, 0.7), (0.6, 0.8), (0.2, 1.0)], 4),  # the overall accuracy decides
+        ([(0.1, 0.5), (0.2, 0.5), (0.3, 0.5), (0.4, 0.5)], 6),
     ],
 )
 def test_the_best_step_is_kept(
@@ -255,9 +269,9 @@ def test_the_best_step_is_kept(
         return {"worst_group": worst, "overall": overall, "worst_group_name": "x"}
 
     monkeypatch.setattr(training, "_score", score)
-    step, vlm, folder = lab.train(f"best-{best}-{scores[1][0]}", replace(CONFIG, steps=15))
+    step, vlm, folder = lab.train(f"best-{best}-{scores[1][0]}", replace(CONFIG, steps=6, evaluate_every=2))
     assert step == best
-    assert weights(vlm) == seen[best // 5]
+    assert weights(vlm) == seen[best // 2]
     if best:
         assert weights(vlm) != seen[0]
     assert sorted(path.name for path in folder.checkpoint.iterdir()) == [f"best-{best}.safetensors", "last.safetensors"]
@@ -310,7 +324,7 @@ def assert_same_end(one: tuple[int, TransformersClip, MitigationFolder], other: 
 
 
 def test_a_training_stopped_anywhere_continues_to_the_same_bits(lab: Lab, unbroken: tuple[int, Any, Any]) -> None:
-    for step in (0, 3, 5, 9, 14, 20):
+    for step in (0, 3, 4, 9, 12):
         with pytest.raises(Stopped):
             lab.train("stopped", CONFIG, stop_after(step))
     assert_same_end(lab.train("stopped"), unbroken)
@@ -319,10 +333,10 @@ def test_a_training_stopped_anywhere_continues_to_the_same_bits(lab: Lab, unbrok
 def test_a_finished_training_is_not_repeated(lab: Lab, unbroken: tuple[int, Any, Any]) -> None:
     seen: list[Step] = []
     assert_same_end(lab.train("unbroken", CONFIG, seen.append), unbroken)
-    assert [s.done for s in seen] == [20]
+    assert [s.done for s in seen] == [12]
 
 
-@pytest.mark.parametrize("write", range(1, 8))
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
 def test_a_kill_while_a_checkpoint_is_written_costs_nothing(
     lab: Lab, unbroken: tuple[int, Any, Any], monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
@@ -354,9 +368,9 @@ def test_a_kill_while_a_checkpoint_is_written_costs_nothing(
     }
 
 
-def run_until_killed(folder: str, step: str, threads: str) -> None:
+def run_until_killed(folder: str, step: str) -> None:
     """In a process of its own: train, and die by SIGKILL after a step."""
-    torch.set_num_threads(int(threads))
+    torch.set_num_threads(1)
 
     def report(at: Step) -> None:
         if at.done == int(step):
@@ -369,7 +383,7 @@ def test_a_process_killed_by_the_system_continues_to_the_same_bits(
     tmp_path: Path, unbroken: tuple[int, Any, Any]
 ) -> None:
     command = "import sys; from tests.test_training import run_until_killed; run_until_killed(*sys.argv[1:])"
-    arguments = [sys.executable, "-c", command, str(tmp_path), "13", str(torch.get_num_threads())]
+    arguments = [sys.executable, "-c", command, str(tmp_path), "10"]
     assert subprocess.run(arguments, cwd=ROOT, timeout=120).returncode == -signal.SIGKILL
     lab = Lab(tmp_path)
     assert max(row["step"] for row in MitigationFolder(tmp_path / "killed").log()) == 10
@@ -378,7 +392,7 @@ def test_a_process_killed_by_the_system_continues_to_the_same_bits(
 
 def test_what_was_logged_after_the_checkpoint_is_dropped(lab: Lab) -> None:
     with pytest.raises(Stopped):
-        lab.train("relogged", CONFIG, stop_after(12))
+        lab.train("relogged", CONFIG, stop_after(9))
     folder = MitigationFolder(lab.folder / "relogged")
     folder.append_log({"step": 11, "loss": 99.0})
     lab.train("relogged")
@@ -387,7 +401,7 @@ def test_what_was_logged_after_the_checkpoint_is_dropped(lab: Lab) -> None:
 
 def test_a_damaged_checkpoint_is_named(lab: Lab) -> None:
     with pytest.raises(Stopped):
-        lab.train("damaged", CONFIG, stop_after(6))
+        lab.train("damaged", CONFIG, stop_after(1))
     path = lab.folder / "damaged" / "checkpoint" / "last.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"last\.safetensors is damaged .* Delete the folder"):
@@ -622,6 +636,6 @@ def test_checkpoints_hold_no_pickle_and_tell_where_they_are(unbroken: tuple[int,
     assert all(path.suffix == ".safetensors" for path in folder.iterdir())
     with checkpoint.safe_open(folder / "last.safetensors", framework="pt") as file:
         about = json.loads(file.metadata()["about"])
-    assert about["step"] == 20
+    assert about["step"] == 12
     assert about["best_step"] == unbroken[0]
     assert about["seconds"] > 0

@@ -78,7 +78,7 @@ class Window:
         self.settle()
 
     def button(self, label: str) -> None:
-        self.page.get_by_role("button", name=label).click()
+        self.page.get_by_test_id("stMain").get_by_role("button", name=label).click()
         self.settle()
 
 

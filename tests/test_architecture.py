@@ -1,0 +1,214 @@
+"""Who may import whom. A module without a line in ALLOWED fails, and so does a line that no module needs."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("ravl", "dashboard")
+
+RECORDS = ("ravl.errors", "ravl.config", "ravl.tables", "numpy", "numpy.*")
+RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation")
+PURE = ("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.discovery.scoring", "PIL")
+SCREEN = (*PURE, "ravl.export", "streamlit")
+TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")
+TRANSFORMERS = ("transformers", "transformers.*")
+
+# the first line that fits a module holds; the standard library is free
+ALLOWED: dict[str, tuple[str, ...]] = {
+    # 0  records and settings
+    "ravl": ("ravl.api", "ravl.store"),
+    "ravl.errors": (),
+    "ravl.config": ("ravl.errors",),
+    "ravl.tables": ("numpy", "numpy.*"),
+    # 1  images, counts
+    "ravl.data.manifest": ("ravl.data.*", *RECORDS, "pandas"),
+    "ravl.data*": ("ravl.data.*", *RECORDS, "PIL"),
+    "ravl.evaluation": RECORDS,
+    # 2  what is kept, and the science: no torch
+    "ravl.store*": ("ravl", "ravl.store.*", *RECORDS, "pandas"),
+    "ravl.ledger": (*RECORDS, "sqlalchemy", "sqlalchemy.*"),
+    "ravl.export": (*RECORDS, "ravl.ledger", "ravl.store"),
+    "ravl.summary": (*RECORDS, "ravl.evaluation", "ravl.store"),
+    "ravl.progress": (*RECORDS, "ravl.ledger", "psutil", "rich.*"),
+    "ravl.planted": RECORDS,
+    "ravl.planted.digits": (*RECORDS, "PIL", "sklearn.datasets"),
+    "ravl.discovery*": ("ravl.discovery.*", *RECORDS, "ravl.data", "ravl.vlm.interface", "PIL", "hdbscan", "umap"),
+    # 3  the door to models
+    "ravl.vlm.interface": ("numpy", "numpy.*", "PIL"),
+    "ravl.vlm.geometry": RECORDS,
+    "ravl.vlm": ("ravl.vlm.*",),
+    "ravl.vlm.*": ("ravl.vlm.*", *RECORDS, *TORCH, *TRANSFORMERS, "ravl.data.painting", "ravl.planted", "PIL"),
+    # 4  fine-tuning
+    "ravl.mitigation.loss": ("torch", "torch.*"),
+    "ravl.mitigation.exchange": (*RECORDS, "ravl.data.painting", "PIL"),
+    "ravl.mitigation*": (
+        *("ravl.mitigation.*", *RECORDS, *TORCH, "ravl.data", "ravl.evaluation", "ravl.store"),
+        *("ravl.vlm.transformers_clip", "PIL"),
+    ),
+    "ravl.planted.tiny_clip": (
+        *(*RECORDS, *TORCH, *TRANSFORMERS, "tokenizers"),
+        *("ravl.mitigation.loss", "ravl.planted.digits", "PIL"),
+    ),
+    # 5  the order of the stages
+    "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface", "PIL"),
+    "ravl.repair": (
+        *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
+        "ravl.vlm.transformers_clip",
+    ),
+    "ravl.bench": (*RECORDS, "ravl.discovery.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
+    # 6  commands
+    "ravl.api": (*RECORDS, *RUN, "ravl.audit", "ravl.repair", "ravl.vlm"),
+    "ravl.cli": (
+        *("ravl", *RECORDS, *RUN, "ravl.api", "ravl.doctor", "ravl.serve", "ravl.progress", "ravl.summary"),
+        *("ravl.export", "ravl.discovery.scoring", "ravl.planted.digits"),
+    ),
+    "ravl.__main__": ("ravl.cli",),
+    "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.transformers_clip", "psutil"),
+    "ravl.serve": ("ravl.errors", "dashboard.server"),
+    # 7  what the screen shows: no streamlit
+    "dashboard": (),
+    "dashboard.server": ("ravl.config",),
+    "dashboard.jobs": ("dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
+    "dashboard.charts": (*PURE, "plotly.*"),
+    "dashboard.wording": (*PURE, "ravl.progress"),  # the names of the stages
+    **dict.fromkeys(
+        ("dashboard.audits", "dashboard.brand", "dashboard.colouring", "dashboard.comparison", "dashboard.gallery"),
+        PURE,
+    ),
+    **dict.fromkeys(("dashboard.markup", "dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
+    # 8  the screen: never models, never the science that needs them
+    **dict.fromkeys(
+        ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
+    ),
+    **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
+}
+
+HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+def line_for(module: str) -> str | None:
+    """The line that holds: one of the module's own name, else the first pattern."""
+    patterns = [module, *ALLOWED] if module in ALLOWED else list(ALLOWED)
+    return next((pattern for pattern in patterns if fnmatchcase(module, pattern)), None)
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every imported module, also inside functions, but not what only type checkers see."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from imports(other)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from ravl import export` imports a module, `from ravl import __version__` a name
+            yield from (name if name in FILES else str(node.module) for name in below)
+        yield from imports(node)
+
+
+def violations(module: str, tree: ast.AST) -> set[str]:
+    allowed = ALLOWED[line_for(module) or ""]
+    own = (name for name in imports(tree) if name.split(".")[0] not in sys.stdlib_module_names)
+    return {name for name in own if not any(fnmatchcase(name, pattern) for pattern in allowed)}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports(module: str) -> None:
+    assert line_for(module), f"{module} needs a line in ALLOWED: which layer does it belong to?"
+    found = violations(module, ast.parse(FILES[module].read_text(encoding="utf-8")))
+    assert not found, f"{module} may not import {', '.join(sorted(found))}"
+
+
+def test_every_line_is_needed() -> None:
+    assert {line_for(module) for module in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "found"),
+    [
+        ("ravl.discovery.scoring", "import torch", {"torch"}),
+        ("ravl.discovery.scoring", "def f():\n  if x:\n    from torch.nn import Linear", {"torch.nn"}),
+        ("ravl.discovery.scoring", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  import torch", set()),
+        ("ravl.discovery.scoring", "if TYPE_CHECKING:\n  pass\nelse:\n  import torch", {"torch"}),
+        ("ravl.discovery.scoring", "if not TYPE_CHECKING:\n  import torch", {"torch"}),
+        ("ravl.discovery.scoring", "from ravl import export", {"ravl.export"}),
+        ("ravl.discovery.scoring", "import json, numpy.linalg\nfrom ravl.tables import Regions", set()),
+        ("dashboard.summaries", "import streamlit as st", {"streamlit"}),
+        ("dashboard.views.start", "from ravl import audit, vlm", {"ravl.audit", "ravl.vlm"}),
+        ("ravl.errors", "from ravl import __version__", {"ravl"}),
+    ],
+)
+def test_the_rule_itself(module: str, text: str, found: set[str]) -> None:
+    assert violations(module, ast.parse(text)) == found
+
+
+def test_a_module_without_a_line_is_noticed() -> None:
+    assert line_for("ravl.utils") is None
+    assert line_for("dashboard.helpers") is None
+
+
+# --- and in a fresh process ------------------------------------------------------------------------------------------
+
+IMPORT_ALL = """
+import importlib, sys
+heavy, modules = (argument.split(",") for argument in sys.argv[1:])
+for module in modules:
+    importlib.import_module(module)
+print(*(name for name in heavy if name in sys.modules))
+"""
+
+
+def loaded_by(python: Callable[..., str], heavy: tuple[str, ...], modules: list[str]) -> list[str]:
+    assert modules
+    return python(IMPORT_ALL, ",".join(heavy), ",".join(modules)).split()
+
+
+def needs(*libraries: str) -> set[str]:
+    """Modules whose line allows one of these libraries."""
+    return {module for module in FILES if set(libraries) & set(ALLOWED[line_for(module) or ""])}
+
+
+def test_importing_ravl_is_light(python: Callable[..., str]) -> None:
+    assert loaded_by(python, HEAVY, ["ravl"]) == []
+
+
+def test_the_command_line_starts_without_heavy_libraries(python: Callable[..., str]) -> None:
+    assert loaded_by(python, ("torch", "transformers", "pandas", "sklearn", "streamlit"), ["ravl.cli"]) == []
+
+
+def test_science_without_torch(python: Callable[..., str]) -> None:
+    """Whatever has no right to torch does not load it through others either."""
+    modules = sorted(module for module in FILES if module.startswith("ravl") and module not in needs("torch"))
+    modules = [module for module in modules if module not in ("ravl.__main__", "ravl.repair")]
+    assert "ravl.discovery.removal" in modules
+    assert loaded_by(python, ("torch", "transformers", "hdbscan", "umap", "sklearn"), modules) == []
+
+
+def test_what_the_screen_shows_needs_neither_streamlit_nor_torch(python: Callable[..., str]) -> None:
+    modules = sorted(module for module in FILES if module.startswith("dashboard") and module not in needs("streamlit"))
+    assert "dashboard.summaries" in modules
+    assert loaded_by(python, ("torch", "transformers", "streamlit", "sklearn"), modules) == []
+
+
+def test_the_screen_does_not_load_torch(python: Callable[..., str]) -> None:
+    """Everything but the page itself, which draws when it is imported."""
+    modules = sorted(module for module in FILES if module.startswith("dashboard") and module != "dashboard.app")
+    assert "dashboard.views.review" in modules
+    assert loaded_by(python, ("torch", "transformers", "sklearn"), modules) == []
