@@ -19,6 +19,7 @@ def main() -> None:
     with state.errors_as_sentences():
         _sidebar()
         state.show_messages()
+        state.visit(page.url_path)
         page.run()
 
 

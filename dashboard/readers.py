@@ -63,8 +63,14 @@ def shown_points(run: AuditRun) -> NDArray[np.int64]:
     return selection.sample(audit(run).clustering.label)
 
 
-def hover_texts(view: Audit, shown: NDArray[np.int64]) -> list[str]:
+def hover_texts(run: AuditRun) -> list[str]:
     """One text per drawn point: ids and labels only, never a file name, which may name a patient."""
+    return _hover_texts(str(run.path), run.path.stat().st_mtime_ns, audit(run), shown_points(run))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _hover_texts(path: str, changed: int, _view: Audit, _shown: NDArray[np.int64]) -> list[str]:
+    view, shown = _view, _shown
     image = view.regions.image[shown]
     truth, called = view.zero_shot.label[image], view.zero_shot.predicted[image]
     names = view.class_names

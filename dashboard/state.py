@@ -10,7 +10,7 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -173,6 +173,34 @@ def shapes(run: str) -> tuple[Shape, ...]:
 def keep_shapes(run: str, drawn: tuple[Shape, ...]) -> None:
     """Keep, or with nothing drawn clear, the selection."""
     st.session_state[f"ravl:shapes:{run}"] = drawn
+
+
+def outlines(run: str, drawing: tuple[Hashable, ...]) -> tuple[Shape, ...]:
+    """Earlier selections that the chart itself has to draw. drawing: all that makes the chart be drawn anew.
+
+    A lasso is drawn by the browser, and lost whenever the chart changes; so a chart that is drawn anew anyway shows
+    what is chosen as an outline, and one that shows no outline is left as it is, with its zoom and its lasso.
+    """
+    key, this = f"ravl:outlines:{run}", (visits(), *drawing)
+    shown: tuple[Shape, ...]
+    last, shown = st.session_state.get(key, (None, ()))
+    if last != this or shown:
+        shown = shapes(run)
+    st.session_state[key] = (this, shown)
+    return shown
+
+
+def visit(page: str) -> None:
+    """Note which page is drawn, to tell a page that is entered from one that is only drawn again."""
+    if st.session_state.get("ravl:page") != page:
+        st.session_state["ravl:page"] = page
+        st.session_state["ravl:visits"] = visits() + 1
+
+
+def visits() -> int:
+    """How many pages were entered in this session."""
+    number: int = st.session_state.get("ravl:visits", 0)
+    return number
 
 
 def remembered(name: str, default: Any) -> Any:

@@ -191,14 +191,20 @@ def noise(value: Rate) -> str:
     )
 
 
-def next_step(view: Overview) -> tuple[str, str]:
-    """What to do now: the page, and a sentence."""
-    if view.waiting:
-        verb = "waits" if len(view.waiting) == 1 else "wait"
-        return "review", f"{count(len(view.waiting), 'flagged feature')} {verb} for a person's decision."
-    if view.confirmed:
-        n = count(len(view.confirmed), "feature")
-        return "repair", f"{n} confirmed as spurious. The model can be fine-tuned not to use them."
+def next_step(view: Overview, repaired: bool) -> tuple[str, str]:
+    """What to do now: the page, and a sentence. repaired: a fine-tuning of this audit is finished."""
+    waiting, confirmed = len(view.waiting), len(view.confirmed)
+    if waiting:
+        verb = "waits" if waiting == 1 else "wait"
+        return "review", f"{count(waiting, 'flagged feature')} {verb} for a person's decision."
+    if confirmed and repaired:
+        return "repair", "The model was fine-tuned. Compare before and after."
+    if confirmed:
+        them = "it" if confirmed == 1 else "them"
+        return (
+            "repair",
+            f"{count(confirmed, 'feature')} confirmed as spurious. The model can be fine-tuned not to use {them}.",
+        )
     if view.flagged:
         return "export", "Every flagged feature is decided, and none was called spurious."
     return "features", "Look through the features yourself: the rule is not a proof."

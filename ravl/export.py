@@ -114,7 +114,7 @@ def as_json(document: dict[str, Any]) -> str:
 def as_csv(document: dict[str, Any]) -> str:
     """The document as CSV text with the header CSV_COLUMNS and a row per feature and region."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(CSV_COLUMNS)
     for feature in document["features"]:
         scores = feature["scores"] or dict.fromkeys(_SCORES)

@@ -25,6 +25,7 @@ from ravl.store import AuditRun
 from ravl.tables import Clustering, FeatureScores, ImageSet, Regions
 
 NAN = float("nan")
+HEADER = ",".join(export.CSV_COLUMNS) + "\r\n"
 FULL = Path("/dev/full")
 CLASSES = ("cat", "dög", "eel")
 LABEL = np.array([0, 1, -1, 0, 1, 0, -1, 2])
@@ -172,7 +173,7 @@ def test_a_feature_that_is_gone(run: AuditRun, ledger: Ledger) -> None:
     [feature] = document["features"]
     assert (feature["scores"], feature["regions"], feature["pull_class"]) == (None, [], None)
     assert feature["name"] == "feature 9"
-    [row] = csv.DictReader(io.StringIO(export.as_csv(document)))
+    [row] = csv.DictReader(io.StringIO(export.as_csv(document), newline=""))
     assert (row["feature"], row["region"], row["image"], row["gap"]) == ("9", "", "", "")
 
 
@@ -182,8 +183,8 @@ def test_a_row_per_region(run: AuditRun, ledger: Ledger) -> None:
     decide(ledger, run, 0)
     document = export.confirmed(run, ledger)
     text = export.as_csv(document)
-    assert text.startswith(",".join(export.CSV_COLUMNS) + "\n")
-    rows = list(csv.DictReader(io.StringIO(text)))
+    assert text.startswith(HEADER)
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     expected = [
         (str(feature["feature"]), str(region["region"]), region["image"], [str(x) for x in region["box"]])
         for feature in document["features"]
@@ -192,7 +193,7 @@ def test_a_row_per_region(run: AuditRun, ledger: Ledger) -> None:
     assert [(r["feature"], r["region"], r["image"], [r[k] for k in ("x0", "y0", "x1", "y1")]) for r in rows] == expected
     assert {row["note"] for row in rows if row["feature"] == "1"} == {note}
     assert {row["run"] for row in rows} == {run.id}
-    table = pd.read_csv(io.StringIO(text))
+    table = pd.read_csv(io.StringIO(text, newline=""))
     assert table["influence"].tolist()[-1] == pytest.approx(0.666667)
     assert table["seen_matches"].tolist() == [True] * 5
 
@@ -211,7 +212,7 @@ def test_a_spreadsheet_runs_nothing(text: str, run: AuditRun, ledger: Ledger) ->
 
 
 def test_an_image_set_without_confirmed_features(run: AuditRun, ledger: Ledger) -> None:
-    assert export.as_csv(export.confirmed(run, ledger)) == ",".join(export.CSV_COLUMNS) + "\n"
+    assert export.as_csv(export.confirmed(run, ledger)) == HEADER
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
@@ -264,8 +265,8 @@ def test_a_pipe_is_written_to(run: AuditRun, ledger: Ledger) -> None:
         "export.write(export.confirmed(run, Ledger(run.path.parents[1])), 'csv', Path('/dev/stdout'))"
     )
     command = [sys.executable, "-c", code, str(run.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    assert done.stdout == ",".join(export.CSV_COLUMNS) + "\n"
+    done = subprocess.run(command, capture_output=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout == HEADER.encode()
 
 
 def test_a_run_that_is_not_finished(tmp_path: Path, ledger: Ledger) -> None:

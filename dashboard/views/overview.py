@@ -22,7 +22,7 @@ def render() -> None:
     view = summaries.overview(audit, readers.ledger(state.workspace()).verdicts(run.id))
     st.markdown(wording.headline(view))
     _findings(audit, view, run.id)
-    _next(view, run.id)
+    _next(view, run)
     _accuracy(view)
     _facts(run, audit)
 
@@ -47,12 +47,12 @@ def _finding(audit: Audit, row: Finding, run: str) -> None:
         st.markdown(" ".join((wording.finding(row), wording.effect(summaries.class_rows(audit, row.feature)))))
 
 
-def _next(view: Overview, run: str) -> None:
-    page, text = wording.next_step(view)
+def _next(view: Overview, run: AuditRun) -> None:
+    page, text = wording.next_step(view, any(folder.finished for folder in run.mitigations()))
     with st.container(border=True, horizontal=True, vertical_alignment="center", key="next"):
         st.markdown(f"**Next:** {text}", width="content")
         st.space("stretch")
-        panels.go(page, f"Go to {panels.PAGES[page][1]}", run, "go-next")
+        panels.go(page, f"Go to {panels.PAGES[page][1]}", run.id, "go-next")
 
 
 def _accuracy(view: Overview) -> None:

@@ -49,7 +49,7 @@ def _map(run: AuditRun, rows: tuple[Finding, ...], by: str) -> None:
         focus = state.chosen_feature(run.id, [row.feature for row in rows])
         coloured = colouring.colouring(audit, by, rows, state.colours(), focus)
         st.html(markup.legend(coloured.entries))
-        _chart(run, audit, points, shown, coloured)
+        _chart(run, points, shown, coloured)
         if len(shown) < len(points):
             st.caption(
                 f"{len(shown):,} of {len(points):,} regions are drawn, with the share of every feature kept; "
@@ -62,24 +62,18 @@ def _map(run: AuditRun, rows: tuple[Finding, ...], by: str) -> None:
             _selection(run, audit, selection.enclosed(points, state.shapes(run.id)), rows)
 
 
-def _chart(
-    run: AuditRun,
-    audit: Audit,
-    points: NDArray[np.float32],
-    shown: NDArray[np.int64],
-    coloured: colouring.Colouring,
-) -> None:
+def _chart(run: AuditRun, points: NDArray[np.float32], shown: NDArray[np.int64], coloured: colouring.Colouring) -> None:
     version = state.remembered(f"map-version:{run.id}", 0)
     key = f"map-{run.id}-{version}"
 
     def choose() -> None:
         event: Any = state.widget(key)
-        drawn = selection.shapes_of(event)
-        if drawn:  # an event without a shape is only the chart being drawn anew
-            state.keep_shapes(run.id, drawn)
-            state.set_widget(f"map-feature-{run.id}", None)
+        state.keep_shapes(run.id, selection.shapes_of(event))  # a double click on the chart gives none
+        state.set_widget(f"map-feature-{run.id}", None)
 
-    figure = charts.map_figure(points, shown, coloured, readers.hover_texts(audit, shown), state.colours())
+    colours = state.colours()
+    outlines = state.outlines(run.id, (version, colours, coloured.entries))
+    figure = charts.map_figure(points, shown, coloured, readers.hover_texts(run), colours, outlines)
     st.plotly_chart(
         figure,
         key=key,

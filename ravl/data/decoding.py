@@ -85,6 +85,8 @@ def decode_bytes(data: bytes) -> Image.Image:
         with _pillow_warnings():
             image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
             frames = int(getattr(image, "n_frames", 1))
+            if image.format == "TIFF":
+                image.getexif().get(ExifTags.Base.Orientation)  # kept by the image; else `load` reads it, and warns
         if frames > 1 and image.format != "MPO":
             raise DataError(f"has {frames} frames; export the frame to audit as a file of its own")
         limit = Image.MAX_IMAGE_PIXELS

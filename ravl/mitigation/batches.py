@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -76,13 +77,13 @@ class Batch:
 
 
 def captions_of(images: ImageSet, templates: Sequence[str]) -> NDArray[np.str_]:
-    """(I,) the set's own captions, or the class names in the prompts, in turn."""
+    """(I,) the set's own captions; else the class names in the prompts, each class going through all prompts in turn."""
     if images.caption is not None:
         return images.caption
     names = [name.replace("_", " ") for name in images.class_names]
     # not str.format: a class name or template may hold other braces
-    texts = [templates[i % len(templates)].replace("{}", names[y]) for i, y in enumerate(images.label)]
-    return np.array(texts, np.str_)
+    texts = [cycle([template.replace("{}", name) for template in templates]) for name in names]
+    return np.array([next(texts[y]) for y in images.label], np.str_)
 
 
 class Batches:

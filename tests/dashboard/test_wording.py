@@ -91,20 +91,20 @@ def test_overview_sentences(run: AuditRun, book: Ledger) -> None:
     assert wording.headline(view) == "**1 of 3 features** explains errors of this model."
     assert wording.worst(view.worst) == "The worst group is *cat with feature 1*: 0 of 12 (0%) right."
     assert wording.worst(None) == ""
-    assert wording.next_step(view) == ("review", "1 flagged feature waits for a person's decision.")
+    assert wording.next_step(view, repaired=False) == ("review", "1 flagged feature waits for a person's decision.")
     assert "belong to no feature" in wording.noise(view.noise)
     assert wording.noise(Rate(0, 0)) == "There are no regions."
     book.add_verdict(run.id, 1, "eel", "core", "Ada", audit.seen(1))
-    assert wording.next_step(summaries.overview(audit, book.verdicts(run.id)))[0] == "export"
+    assert wording.next_step(summaries.overview(audit, book.verdicts(run.id)), False)[0] == "export"
     book.add_verdict(run.id, 1, "eel", "spurious", "Ada", audit.seen(1))
-    assert wording.next_step(summaries.overview(audit, book.verdicts(run.id)))[0] == "repair"
+    assert wording.next_step(summaries.overview(audit, book.verdicts(run.id)), False)[0] == "repair"
 
 
 def test_overview_without_findings(run: AuditRun) -> None:
     view = summaries.overview(summaries.read_audit(run), {})
     tame = replace(view, findings=tuple(replace(row, passes=False) for row in view.findings))
     assert "does not prove" in wording.headline(tame)
-    assert wording.next_step(tame)[0] == "features"
+    assert wording.next_step(tame, repaired=False)[0] == "features"
     assert "No features were found" in wording.headline(replace(view, findings=()))
 
 
