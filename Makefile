@@ -2,7 +2,10 @@
 # make test   set everything up, run the whole gate: format, lint, types, tests
 # Each needs Python >= 3.11 and make, nothing else.
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first interpreter that really starts and is of a supported version: a name on the path proves neither (pyenv shims).
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3,\
+            $(shell $(python) -c '$(SUPPORTED)' >/dev/null 2>&1 && command -v $(python))))
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
@@ -36,9 +39,9 @@ demo-model: $(VENV)/.runtime
 venv: $(VENV)/.dev
 
 $(VENV)/.created:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older. Run: make PYTHON=/path/to/python3.11"; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || \
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed, found $(or $(PYTHON),none). Run: make PYTHON=/path/to/python3.11"; exit 2; }
+	@"$(PYTHON)" -m venv $(VENV) || \
 	  { echo "The venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@

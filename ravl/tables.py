@@ -309,7 +309,7 @@ class GroupAccuracy:
     present: (G,) int8, 1 with the feature, 0 without, -1 where no feature is concerned. n, right: (G,) int32.
 
     Kinds: `overall` one row; `class` one per class; `feature` two per feature (with, without); `group` one per class
-    and presence of any of the features, or per class and value of a group column. The worst group is one of kind `group`.
+    and presence of any of the features, or per class and value of a group column. The worst group is of kind `group`.
     """
 
     name: NDArray[np.str_]

@@ -77,7 +77,7 @@ class Batch:
 
 
 def captions_of(images: ImageSet, templates: Sequence[str]) -> NDArray[np.str_]:
-    """(I,) the set's own captions; else the class names in the prompts, each class going through all prompts in turn."""
+    """(I,) the set's own captions; else the class names in the prompts, each class going through them in turn."""
     if images.caption is not None:
         return images.caption
     names = [name.replace("_", " ") for name in images.class_names]
