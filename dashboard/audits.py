@@ -55,15 +55,18 @@ def concerns(job: Job, run: AuditRun) -> bool:
     return job.run == run.id if job.run else name == run.name
 
 
-def last_words(jobs: Sequence[Job], kinds: Sequence[str]) -> tuple[Job, ...]:
-    """Jobs that ended badly and were not started again since, newest first. jobs: newest first."""
+def last_words(jobs: Sequence[Job], kinds: Sequence[str], finished: Sequence[AuditRun] = ()) -> tuple[Job, ...]:
+    """Jobs that ended badly and were not started again since, newest first. jobs: newest first.
+
+    finished: runs that need no job any more, however they were finished.
+    """
     seen: set[tuple[str, ...]] = set()
     ended = []
     for job in jobs:
         if job.kind not in kinds or job.arguments in seen:
             continue
         seen.add(job.arguments)
-        if job.status in ("failed", "lost", "cancelled"):
+        if job.status in ("failed", "lost", "cancelled") and not any(concerns(job, run) for run in finished):
             ended.append(job)
     return tuple(ended)
 
@@ -141,7 +144,7 @@ def model_note(reference: str) -> tuple[bool, str]:
 
 
 def repeated(config: AuditConfig, name: str, model: str) -> list[str]:
-    """The arguments of an audit of another model in the same way as before."""
+    """The arguments of the same audit: of another model under a new name, or to continue one that was cut short."""
     return discover_arguments(
         name,
         config.images,
@@ -151,6 +154,8 @@ def repeated(config: AuditConfig, name: str, model: str) -> list[str]:
         regions=str(config.regions),
         encoder=config.embedding.encoder,
         clustering=config.clustering.method,
+        cluster_on=config.clustering.cluster_on,
+        tau=str(config.prompts.tau),
         seed=config.seed,
     )
 

@@ -187,6 +187,8 @@ def discover_arguments(
     regions: str = "",
     encoder: str = "",
     clustering: str = "",
+    cluster_on: str = "",
+    tau: str = "",
     seed: int = 0,
 ) -> list[str]:
     """Arguments of `ravl discover`; empty settings are left to its defaults.
@@ -196,8 +198,9 @@ def discover_arguments(
     arguments = ["discover", f"--name={name}", f"--images={images}", f"--model={model}"]
     arguments += [f"--classes={','.join(classes)}"] if classes else []
     arguments += [f"--template={template}" for template in templates]
-    for flag, value in (("--regions", regions), ("--encoder", encoder), ("--clustering", clustering)):
-        arguments += [f"{flag}={value}"] if value else []
+    optional = {"--regions": regions, "--encoder": encoder, "--clustering": clustering}
+    optional |= {"--cluster-on": cluster_on, "--tau": tau}
+    arguments += [f"{flag}={value}" for flag, value in optional.items() if value]
     return [*arguments, f"--seed={seed}"]
 
 

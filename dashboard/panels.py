@@ -96,12 +96,16 @@ def needs(run: AuditRun, stage: str, what: str) -> bool:
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def job_panel(workspace: Path, job: Job, stages: bool) -> None:
-    """A job with its progress, redrawn while it runs; the page is drawn anew when it ends. stages: list an audit's."""
-    st.fragment(_draw_job, run_every=POLL_SECONDS if job.active else None)(workspace, job.id, job.active, stages)
+def job_panel(workspace: Path, job: Job, stages: bool, dismissable: bool = False) -> None:
+    """A job with its progress, redrawn while it runs; the page is drawn anew when it ends.
+
+    stages: list those of an audit. dismissable: an ended job can be taken off the screen for this session.
+    """
+    every = POLL_SECONDS if job.active else None
+    st.fragment(_draw_job, run_every=every)(workspace, job.id, job.active, stages, dismissable)
 
 
-def _draw_job(workspace: Path, number: int, was_active: bool, stages: bool) -> None:
+def _draw_job(workspace: Path, number: int, was_active: bool, stages: bool, dismissable: bool) -> None:
     with state.errors_as_sentences():
         book = readers.ledger(workspace)
         readers.settle(book)
@@ -110,7 +114,11 @@ def _draw_job(workspace: Path, number: int, was_active: bool, stages: bool) -> N
             st.rerun()  # the whole page: what the job made can be shown now
         with st.container(border=True, key=f"job-{number}"):
             _draw_state(job, stages)
-            _draw_buttons(workspace, book, job)
+            with st.container(horizontal=True):
+                _draw_buttons(workspace, book, job)
+                if dismissable and not job.active and st.button("Dismiss", key=f"dismiss-{number}"):
+                    state.remember("dismissed", (*state.remembered("dismissed", ()), number))
+                    st.rerun()
             _draw_log(job)
 
 
@@ -128,7 +136,7 @@ def _draw_state(job: Job, stages: bool) -> None:
                 "the log says what it did last."
             )
     elif job.reason:
-        st.markdown(wording.plain(job.reason))
+        st.markdown(wording.message(job.reason))
 
 
 def _draw_buttons(workspace: Path, book: Ledger, job: Job) -> None:

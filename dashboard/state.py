@@ -19,7 +19,7 @@ import streamlit as st
 
 from dashboard.palette import Palette, palette
 from dashboard.selection import Shape
-from dashboard.wording import plain
+from dashboard.wording import message
 from ravl.errors import RavlError
 
 P = ParamSpec("P")
@@ -48,7 +48,7 @@ def errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except RavlError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.error(message(str(error)), icon=":material/error:")
 
 
 def action(function: Callable[P, Any]) -> Callable[P, None]:
@@ -59,7 +59,7 @@ def action(function: Callable[P, Any]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except RavlError as error:
-            _messages().append(("error", plain(str(error))))
+            _messages().append(("error", message(str(error))))
 
     return guarded
 

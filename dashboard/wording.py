@@ -51,6 +51,11 @@ def plain(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
+def message(text: str) -> str:
+    """An error of the package as a sentence of the screen."""
+    return plain(text[:1].upper() + text[1:])
+
+
 def percent(share: float) -> str:
     """A share as whole percent; `n/a` where it is undefined. Only nothing is 0%, and only everything is 100%."""
     if math.isnan(share):

@@ -28,23 +28,26 @@ def render() -> None:
     panels.heading(
         "Audits", "Find the image regions that mislead a vision-language model, decide on them, and repair it."
     )
-    _jobs(workspace, every_job, running)
+    _jobs(workspace, every_job, running, runs)
     if runs:
-        _audits(book, runs, every_job)
+        _audits(book, workspace, runs, every_job)
     elif running is None:
         _welcome(book, workspace)
     _damaged(workspace)
     _new_audit(book, workspace, [run.name for run in runs], running)
 
 
-def _jobs(workspace: Path, every_job: list[Job], running: Job | None) -> None:
+def _jobs(workspace: Path, every_job: list[Job], running: Job | None, runs: list[AuditRun]) -> None:
     if running is not None and running.kind == audits.MITIGATION_KIND:
         st.info("A fine-tuning is running. One job runs at a time on this machine.", icon=":material/hourglass:")
         panels.link("repair", "Watch the fine-tuning", running.run)
     elif running is not None:
         panels.job_panel(workspace, running, stages=True)
-    for job in audits.last_words(every_job, audits.AUDIT_KINDS)[:3]:
-        panels.job_panel(workspace, job, stages=False)
+    dismissed = state.remembered("dismissed", ())
+    finished = [run for run in runs if run.finished]
+    for job in audits.last_words(every_job, audits.AUDIT_KINDS, finished)[:3]:
+        if job.id not in dismissed:
+            panels.job_panel(workspace, job, stages=False, dismissable=True)
 
 
 def _welcome(book: Ledger, workspace: Path) -> None:
@@ -73,12 +76,15 @@ def _demo_button(book: Ledger, workspace: Path, primary: bool) -> None:
 # --- the audits there are --------------------------------------------------------------------------------------------
 
 
-def _audits(book: Ledger, runs: list[AuditRun], every_job: list[Job]) -> None:
+def _audits(book: Ledger, workspace: Path, runs: list[AuditRun], every_job: list[Job]) -> None:
     everything = len(runs) <= SHOWN_AUDITS or st.toggle(f"Show all {len(runs)} audits")
     with st.container(gap="small", key="audits"):
         for run in runs if everything else runs[:SHOWN_AUDITS]:
             with state.errors_as_sentences():
-                _audit(audits.audit_row(run, every_job, len(book.verdicts(run.id))), newest=run is runs[0])
+                row = audits.audit_row(run, every_job, len(book.verdicts(run.id)))
+                _audit(row, newest=run is runs[0])
+                if row.status == "stopped":
+                    _continue(book, workspace, run, busy=any(job.active for job in every_job))
 
 
 _COLOURS: dict[str, Literal["green", "blue", "red", "orange"]] = {
@@ -99,6 +105,21 @@ def _audit(row: AuditRow, newest: bool) -> None:
             st.caption(wording.plain(wording.audit_line(row)))
         if row.status == "finished":
             panels.go("overview", "Open", row.run, f"open-{row.run}", primary=newest)
+
+
+def _continue(book: Ledger, workspace: Path, run: AuditRun, busy: bool) -> None:
+    """An audit that was cut short on the command line has no job to resume; the same command continues it."""
+    st.button(
+        f"Continue {wording.plain(run.name)}",
+        icon=":material/play_arrow:",
+        key=f"continue-{run.id}",
+        disabled=busy,
+        on_click=state.action(jobs.start),
+        args=(
+            *(book, workspace, "discover", f"Audit {run.name}"),
+            audits.repeated(run.config, run.name, run.config.model),
+        ),
+    )
 
 
 def _damaged(workspace: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from dashboard import jobs
 from ravl.config import AuditConfig, PromptsConfig, ScoringConfig
 from ravl.discovery.scoring import score_features
-from ravl.ledger import Ledger
+from ravl.ledger import Job, Ledger
 from ravl.store import AuditRun, list_runs
 from ravl.tables import Clustering, Exemplars, GroupAccuracy, ImageSet, Regions, ZeroShot
 
@@ -213,3 +214,38 @@ def book(workspace: Path) -> Iterator[Ledger]:
     ledger = Ledger(workspace)
     yield ledger
     ledger.close()
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Jobs are added to the ledger, but no process is spawned; returns the arguments of each."""
+    asked: list[list[str]] = []
+
+    def start(
+        ledger: Ledger,
+        workspace: Path,
+        kind: str,
+        title: str,
+        arguments: list[str],
+        run: str = "",
+        device: str = "local",
+    ) -> Job:
+        asked.append(arguments)
+        return ledger.add_job(kind, title, arguments, device, run)
+
+    monkeypatch.setattr(jobs, "start", start)
+    return asked
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RAVL_WORKSPACE", str(tmp_path / "new"))
+    return tmp_path / "new"
+
+
+@pytest.fixture
+def confirm(run: AuditRun, book: Ledger) -> Callable[[], None]:
+    def add() -> None:
+        book.add_verdict(run.id, 1, "eel", "spurious", "Ada", "digest", "red square", "not an eel")
+
+    return add

@@ -61,6 +61,11 @@ def test_last_words_are_those_not_tried_again(book: Ledger) -> None:
     assert [row.id for row in audits.last_words(book.jobs(), audits.AUDIT_KINDS)] == [again.id, failed.id]
 
 
+def test_a_failed_job_of_a_finished_audit_has_nothing_more_to_say(run: AuditRun, book: Ledger) -> None:
+    job(book, "failed", "discover", f"--name={run.name}")
+    assert audits.last_words(book.jobs(), audits.AUDIT_KINDS, [run]) == ()
+
+
 @pytest.mark.parametrize(
     ("wanted", "taken", "name"),
     [
@@ -75,7 +80,7 @@ def test_last_words_are_those_not_tried_again(book: Ledger) -> None:
     ],
 )
 def test_free_name_is_one_that_the_command_line_takes(wanted: str, taken: list[str], name: str) -> None:
-    from ravl.api import check_name
+    from ravl.store.run import check_name
 
     found = audits.free_name(wanted, taken)
     assert found == name

@@ -41,6 +41,11 @@ def test_percent_never_rounds_to_nothing_or_all(share: float, text: str) -> None
     assert wording.percent(share) == text
 
 
+def test_messages_begin_like_sentences() -> None:
+    assert wording.message("a_b must be c.").replace("\\", "") == "A_b must be c."
+    assert wording.message("") == ""
+
+
 def test_rates_carry_their_counts() -> None:
     assert wording.rate(Rate(1200, 5000)) == "1,200 of 5,000 (24%)"
     assert wording.rate(Rate(0, 0)) == "no images"

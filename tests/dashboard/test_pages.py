@@ -1,0 +1,229 @@
+"""Every page in every state, and what Overview, Features, Map and Export show; a lasso is given as state."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard import readers, selection, summaries
+from ravl.ledger import Ledger
+from ravl.store import AuditRun
+from tests.dashboard.conftest import make_run
+from tests.dashboard.screen import VIEWS, address, button, checked, go, html, open_app, said
+
+# --- every page -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_page_of_an_empty_workspace_says_what_to_do(empty: Path, view: str) -> None:
+    app = open_app(view)
+    if view == "start":
+        assert "Try it first: the demo" in said(app)
+    else:
+        assert "There is no audit in this workspace yet." in said(app)
+        assert [link.label for link in app.get("page_link")] == ["Start the demo or a new audit"]
+    assert empty.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_page_of_a_finished_audit(run: AuditRun, view: str) -> None:
+    app = open_app(view)
+    assert not app.error
+    assert address(app)["run"] == run.id
+
+
+@pytest.mark.parametrize(
+    ("view", "stage"), [("overview", "features"), ("region_map", "features"), ("export", "clusters")]
+)
+def test_page_of_an_unfinished_audit_says_how_far_it_is(workspace: Path, template: Path, view: str, stage: str) -> None:
+    shutil.rmtree(workspace / "runs")
+    make_run(workspace, template / "images", name="half", until="clusters")
+    app = open_app(view)
+    assert "half** is not finished: 5 of 8 stages are done" in said(app)
+    assert stage
+
+
+@pytest.mark.parametrize("view", VIEWS[1:])
+def test_a_damaged_file_is_a_sentence(run: AuditRun, view: str) -> None:
+    (run.path / "features.parquet").write_bytes(b"nonsense")
+    app = open_app(view)
+    assert "features.parquet is damaged" in said(app)
+
+
+def test_a_run_of_a_newer_version_is_listed_with_its_reason(run: AuditRun) -> None:
+    about = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**about, "schema_version": 999}))
+    assert "schema version 999" in said(open_app())
+
+
+def test_an_unwritable_workspace_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RAVL_WORKSPACE", str(tmp_path / "file" / "w"))
+    app = open_app()
+    assert "Choose another one with --workspace" in said(app)
+
+
+def test_audit_and_feature_of_the_address_win(workspace: Path, template: Path, run: AuditRun) -> None:
+    make_run(workspace, template / "images", name="other")
+    app = open_app(run=run.id)
+    assert app.selectbox(key="run-picker").value == run.id
+    app = open_app("features", run=run.id, feature="2")
+    assert "Feature 2" in [piece.value for piece in app.subheader]
+    app = open_app("features", run="no such run", feature="x")
+    assert not app.error
+
+
+def test_the_picker_changes_the_audit_and_the_address(workspace: Path, template: Path, run: AuditRun) -> None:
+    other = make_run(workspace, template / "images", name="other")
+    app = open_app(run=run.id, feature="2")
+    app.selectbox(key="run-picker").select(other.id).run()
+    assert address(checked(app)) == {"run": other.id}
+    go(app, "overview")
+    assert address(app)["run"] == other.id
+
+
+# --- overview and features --------------------------------------------------------------------------------------------
+
+
+def test_overview_puts_the_finding_before_the_numbers(run: AuditRun) -> None:
+    app = open_app("overview")
+    text = said(app)
+    assert "**1 of 3 features** explains errors of this model." in text
+    assert "In **15 of the 16 images** wrongly called *eel*" in text
+    assert "1 flagged feature waits" in text
+    assert "right on **42 of 60 (70%)** images" in text
+    assert "8 of 20" in html(app)
+    assert "beef" in html(app)
+    assert "Region 3 of image 0" in html(app)
+
+
+def test_overview_follows_the_decisions(run: AuditRun, confirm: Callable[[], None]) -> None:
+    confirm()
+    app = open_app("overview")
+    assert "red square (feature 1)" in said(app)
+    assert "1 feature confirmed as spurious" in said(app)
+    assert button(app, "go-next").label == "Go to Repair"
+
+
+def test_features_are_ranked_and_the_first_is_shown(run: AuditRun) -> None:
+    app = open_app("features")
+    table = app.dataframe[0].value
+    assert list(table["Feature"]) == ["Feature 1", "Feature 2", "Feature 0"]
+    assert list(table["Errors decided"]) == ["15 of 16", "–", "–"]
+    assert list(table["Wrong images"]) == ["15 of 27", "10 of 10", "18 of 60"]
+    assert table[""][0].startswith("data:image/jpeg")
+    assert "27 regions in 27 images, 15 of them classified wrongly (56%)" in said(app)
+    assert "0 of 12" in html(app)
+    assert "errors go here" in html(app)
+    assert address(app)["feature"] == "1"
+
+
+def test_features_can_be_filtered(run: AuditRun, confirm: Callable[[], None]) -> None:
+    confirm()
+    app = open_app("features")
+    filters = {"flagged": ["red square (feature 1)"], "open": ["Feature 2", "Feature 0"]}
+    for choice, names in filters.items():
+        app.segmented_control(key="feature-filter").select(choice).run()
+        assert list(checked(app).dataframe[0].value["Feature"]) == names
+
+
+def test_a_chosen_row_becomes_the_feature_of_all_pages(run: AuditRun) -> None:
+    app = open_app("features", feature="2")
+    assert "Feature 2" in [piece.value for piece in app.subheader]
+    go(app, "review")
+    assert "Feature 2" in [piece.value for piece in app.subheader]
+    assert address(app)["feature"] == "2"
+
+
+def test_a_missing_image_does_not_take_the_page_down(run: AuditRun, tmp_path: Path, template: Path) -> None:
+    audit = summaries.read_audit(run)
+    elsewhere = replace(audit, images=replace(audit.images, root=str(tmp_path / "gone")))
+    [card] = readers.cards(elsewhere, summaries.exemplars(elsewhere, 1, 1))
+    assert card.crop is None
+    assert "no longer where it was" in card.missing
+    broken = tmp_path / "gone" / "cat"
+    broken.mkdir(parents=True)
+    (broken / "00.png").write_bytes(b"nonsense")
+    [card] = readers.cards(elsewhere, summaries.exemplars(elsewhere, 1, 1))
+    assert "not an image" in card.missing
+
+
+# --- map --------------------------------------------------------------------------------------------------------------
+
+AROUND_MARK = {"x": [8.5, 11.5, 11.5, 8.5], "y": [8.5, 8.5, 11.5, 11.5]}
+
+
+def lasso(app: AppTest, run: AuditRun) -> AppTest:
+    app.session_state[f"ravl:shapes:{run.id}"] = (tuple(zip(AROUND_MARK["x"], AROUND_MARK["y"], strict=True)),)
+    app.run()
+    return checked(app)
+
+
+def test_map_has_one_trace_and_a_legend(run: AuditRun) -> None:
+    app = open_app("region_map")
+    [chart] = app.get("plotly_chart")
+    figure = json.loads(chart.proto.spec)
+    assert [trace["type"] for trace in figure["data"]] == ["scattergl"]
+    assert figure["layout"]["dragmode"] == "lasso"
+    for entry in ("Feature 1", "no feature", ">143<"):
+        assert entry in html(app)
+
+
+@pytest.mark.parametrize("by", ["class", "called", "right", "verdict"])
+def test_map_can_be_coloured(run: AuditRun, by: str) -> None:
+    app = open_app("region_map")
+    app.segmented_control(key="map-colour").select(by).run()
+    assert not checked(app).error
+    assert "ravl-legend" in html(app)
+
+
+def test_a_lasso_shows_counts_and_crops(run: AuditRun) -> None:
+    app = lasso(open_app("region_map"), run)
+    assert "**27 regions, 27 images, 15 wrong**" in said(app)
+    assert "27 of Feature 1" in said(app)
+    button(app, "clear-selection").click().run()
+    assert "regions," not in said(checked(app))
+
+
+def test_a_lasso_outlives_the_page(run: AuditRun) -> None:
+    app = lasso(open_app("region_map"), run)
+    go(app, "review")
+    go(app, "region_map")
+    assert "**27 regions, 27 images, 15 wrong**" in said(app)
+
+
+def test_a_feature_can_be_chosen_without_a_mouse(run: AuditRun) -> None:
+    app = open_app("region_map")
+    app.selectbox(key=f"map-feature-{run.id}").select(2).run()
+    assert "**10 regions, 10 images, 10 wrong**" in said(checked(app))
+
+
+def test_a_large_map_says_that_it_shows_a_sample(run: AuditRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers.selection, "sample", lambda group: selection.np.arange(100))
+    app = open_app("region_map")
+    assert "100 of 240 regions are drawn" in said(app)
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_export_of_nothing_says_what_to_do(run: AuditRun) -> None:
+    app = open_app("export")
+    assert "There is nothing to export yet" in said(app)
+    assert app.get("download_button") == []
+
+
+def test_export_offers_files_and_the_whole_history(run: AuditRun, book: Ledger, confirm: Callable[[], None]) -> None:
+    book.add_verdict(run.id, 1, "eel", "unsure", "Bo", "digest")
+    confirm()
+    app = open_app("export")
+    assert [item.proto.label for item in app.get("download_button")] == ["Download JSON", "Download CSV"]
+    history = app.dataframe[0].value
+    assert list(history["Decision"]) == ["Spurious", "Unsure"]
+    assert list(history["By"]) == ["Ada", "Bo"]
