@@ -28,7 +28,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 benchmark: $(VENV)/.runtime
-	$(BIN)/python -m ravl.benchmark $(ARGS)
+	$(BIN)/ravl benchmark demo $(ARGS)
 
 bench: $(VENV)/.runtime
 	$(BIN)/python -m ravl.bench $(ARGS)

@@ -156,6 +156,8 @@ def repeated(config: AuditConfig, name: str, model: str) -> list[str]:
         clustering=config.clustering.method,
         cluster_on=config.clustering.cluster_on,
         tau=str(config.prompts.tau),
+        rule=config.evidence.rule,
+        split_half=config.significance.split_half,
         seed=config.seed,
     )
 

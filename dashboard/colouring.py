@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboard.opened import Audit
 from dashboard.palette import Palette
-from dashboard.summaries import Audit, Finding
+from dashboard.summaries import Finding
 from dashboard.wording import DECISIONS
 
 COLOURINGS = {
@@ -67,7 +68,7 @@ def _by_feature(audit: Audit, rows: tuple[Finding, ...], colours: Palette, focus
         own = [*own[: room - 1], focus]
     name = {row.feature: row.name or f"Feature {row.feature}" for row in rows}
     entries = [(name[feature], colours.categories[i]) for i, feature in enumerate(own)]
-    label = audit.clustering.label
+    label = audit.feature_of
     codes = np.where(label < 0, len(own) + 1, _codes(label, own))
     return _coded(codes, (*entries, ("other features", colours.muted), ("no feature", colours.faint)))
 
@@ -76,7 +77,7 @@ def _by_verdict(audit: Audit, rows: tuple[Finding, ...], colours: Palette) -> Co
     kinds = ("spurious", "core", "mixed", "unsure")
     shades = (colours.wrong, colours.right, colours.categories[3], colours.categories[4])
     decided = [(row.feature, kinds.index(row.decision)) for row in rows if row.decision in kinds]
-    label = audit.clustering.label
+    label = audit.feature_of
     codes = np.where(label < 0, len(kinds) + 1, len(kinds))
     for feature, code in decided:
         codes[label == feature] = code

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.summaries import Rate
+from dashboard.opened import Rate
 from ravl.evaluation import MIN_COUNT
 from ravl.tables import GroupAccuracy
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import gallery
-from dashboard.gallery import Card
 
-# The HTML comes from `cards_html`, which escapes everything a user can write.
+# The HTML comes from `gallery`, which escapes everything a user can write.
 _SCRIPT = """
 export default function (component) {
   const { parentElement, data, setTriggerValue } = component;
@@ -31,9 +30,8 @@ _GALLERY = st.components.v2.component(
 )
 
 
-def clickable_cards(cards: tuple[Card, ...], key: str) -> int | None:
-    """Draw a gallery; the number of the card that was clicked just now, else None."""
-    html = gallery.cards_html(cards)
+def clickable(html: str, key: str) -> int | None:
+    """Draw a gallery; the number of the card or pair that was clicked just now, else None."""
     result = _GALLERY(key=key, data={"html": html, "version": str(hash(html))}, on_chosen_change=_nothing)
     return None if result.chosen is None else int(result.chosen)
 

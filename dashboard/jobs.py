@@ -189,6 +189,8 @@ def discover_arguments(
     clustering: str = "",
     cluster_on: str = "",
     tau: str = "",
+    rule: str = "",
+    split_half: bool = False,
     seed: int = 0,
 ) -> list[str]:
     """Arguments of `ravl discover`; empty settings are left to its defaults.
@@ -199,8 +201,9 @@ def discover_arguments(
     arguments += [f"--classes={','.join(classes)}"] if classes else []
     arguments += [f"--template={template}" for template in templates]
     optional = {"--regions": regions, "--encoder": encoder, "--clustering": clustering}
-    optional |= {"--cluster-on": cluster_on, "--tau": tau}
+    optional |= {"--cluster-on": cluster_on, "--tau": tau, "--rule": rule}
     arguments += [f"{flag}={value}" for flag, value in optional.items() if value]
+    arguments += ["--split-half"] if split_half else []
     return [*arguments, f"--seed={seed}"]
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Callable
 
+from dashboard.claims import OPERATORS, probability, span
 from dashboard.comparison import Change
+from dashboard.evidence import Effect, Removal
+from dashboard.opened import Rate
 from dashboard.palette import Palette
-from dashboard.summaries import ClassRow, Fact, Rate
+from dashboard.summaries import ClassRow, Fact
 from dashboard.wording import percent, signed, stage
 from ravl.store import STAGES
 
@@ -48,13 +52,36 @@ def class_table(rows: tuple[ClassRow, ...], palette: Palette, pull: str) -> str:
         f"<tr><th scope='row'>{html.escape(row.name)}{_tag('errors go here') if row.pulls and pull else ''}</th>"
         f"<td>{_cell(row.inside)}</td><td>{_cell(row.outside)}</td>"
         f"<td>{_scale(row.outside, row.inside, colours, labels)}</td>"
-        f"<td>{_points(row.inside.share - row.outside.share)}</td></tr>"
+        f"<td>{_points(row.difference.value)} <small class='span'>{span(row.difference)}</small></td></tr>"
         for row in rows
     )
-    head = _head(
-        "Class", "Right with the feature", "Right without it", _legend_pair(colours, ("without", "with")), "Difference"
-    )
+    scale = _legend_pair(colours, ("without", "with"))
+    head = _head("Class", "Right with the feature", "Right without it", scale, "Difference, 95% interval")
     return _table("Accuracy per class with and without the feature", head, body)
+
+
+def effect_table(view: Removal) -> str:
+    """What each way of removing a feature does: a column per way, a count in every cell."""
+    pull = html.escape(view.pull)
+    rows: list[tuple[str, Callable[[Effect], str]]] = [
+        ("Wrong images that become right", lambda effect: _cell(effect.fixed)),
+        ("The same without another piece of the same size", lambda effect: _cell(effect.control)),
+        ("p, exact McNemar test of the two", lambda effect: probability(effect.p)),
+        ("q, corrected for all features", lambda effect: probability(effect.q)),
+        ("Right images of other classes that stay right", lambda effect: _cell(effect.kept)),
+    ]
+    if view.pull:
+        rows += [
+            (f"Right images of <i>{pull}</i> that stay right", lambda effect: _cell(effect.pull_kept)),
+            (f"All images of <i>{pull}</i>, right after removal", lambda effect: _cell(effect.pull_after)),
+            (f"Images of <i>{pull}</i> that never showed it, right", lambda effect: _cell(view.never)),
+        ]
+    body = "".join(
+        f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell(effect)}</td>' for effect in view.effects)}</tr>"
+        for label, cell in rows
+    )
+    head = _head("", *(html.escape(OPERATORS[effect.operator][0]) for effect in view.effects))
+    return _table("What each way of removing the feature does", head, body, "plain")
 
 
 def change_table(rows: tuple[Change, ...], palette: Palette, caption: str) -> str:
@@ -78,13 +105,13 @@ def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: st
     return _table(caption, _head("Class", "Right", ""), body, "wide-3")
 
 
-def fact_table(rows: tuple[Fact, ...]) -> str:
+def fact_table(rows: tuple[Fact, ...], caption: str) -> str:
     """Names and values."""
     body = "".join(
         f"<tr><th scope='row'>{html.escape(row.name)}</th><td class='text'>{html.escape(row.value)}</td></tr>"
         for row in rows
     )
-    return _table("What was audited", "", body, "facts")
+    return _table(caption, "", body, "facts")
 
 
 def _bar(value: Rate, colour: str) -> str:
@@ -149,7 +176,8 @@ CSS = """
 .ravl-table tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 110px; }
 .ravl-table.wide-4 td:nth-child(4) { width: 34%; min-width: 140px; padding-right: 22px; }
 .ravl-table.wide-3 td:nth-child(3) { width: 55%; min-width: 140px; }
-.ravl-table.facts tbody th { width: 190px; opacity: .8; }
+.ravl-table.facts tbody th { width: 30%; min-width: 190px; opacity: .8; }
+.ravl-table .span { display: block; }
 .ravl-table .text { white-space: normal; overflow-wrap: anywhere; }
 .ravl-table small, .ravl-legend small { opacity: .7; font-size: 12px; }
 .tag { font-size: 11px; padding: 1px 6px; border-radius: 8px; margin-left: 4px; white-space: nowrap;

@@ -7,9 +7,11 @@ from typing import Literal
 
 import streamlit as st
 
-from dashboard import gallery, jobs, markup, readers, state, summaries, wording
-from dashboard.components import clickable_cards
-from dashboard.summaries import Audit, Crop
+from dashboard import claims, evidence, gallery, jobs, markup, readers, state, summaries, wording
+from dashboard.components import clickable
+from dashboard.evidence import Removal, Trial
+from dashboard.opened import Audit, missing_stages
+from dashboard.summaries import Crop, Finding
 from ravl.ledger import Job, Ledger
 from ravl.store import STAGES, AuditRun
 
@@ -83,7 +85,7 @@ def needs(run: AuditRun, stage: str, what: str) -> bool:
     """Whether a stage is finished; else says how far the audit is and where it can be continued."""
     if run.has(stage):
         return True
-    missing = summaries.missing_stages(run)
+    missing = missing_stages(run)
     total = len(STAGES)
     text = (
         f"**{wording.plain(run.name)}** is not finished: {total - len(missing)} of {total} stages are done. "
@@ -176,12 +178,34 @@ def _draw_log(job: Job) -> None:
             st.code(tail, language=None, wrap_lines=True, height=240)
 
 
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+def badges(row: Finding) -> None:
+    """What the evidence amounts to, and the decision that holds."""
+    st.badge(claims.evidence(row), color="orange" if row.flagged else "gray", icon=_FLAG if row.flagged else None)
+    if row.decision:
+        st.badge(wording.DECISIONS[row.decision], color="blue", icon=":material/check:")
+
+
+_FLAG = ":material/flag:"
+
+
+def gain(audit: Audit, rows: tuple[Finding, ...]) -> None:
+    """What to expect if some features were invisible; nothing where none of them was removed."""
+    names = {row.feature: row.name for row in rows}
+    view = evidence.expected(audit, tuple(names), names)
+    if view is not None:
+        st.markdown(claims.expected(view))
+        st.caption(claims.expected_basis(view))
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
 def crop_gallery(view: Audit, crops: tuple[Crop, ...], key: str) -> None:
     """Crops as cards; a click enlarges one."""
-    clicked = clickable_cards(readers.cards(view, crops), key)
+    clicked = clickable(gallery.cards_html(readers.cards(view, crops)), key)
     if clicked is not None and 0 <= clicked < len(crops):
         _enlarge(view, crops[clicked])
 
@@ -193,10 +217,54 @@ def strip(audit: Audit, feature: int, limit: int) -> None:
         st.html(gallery.strip_html(best))
 
 
+SHOWN_TRIALS = {"fixed": 6, "stays": 2, "kept": 2, "broken": 2}
+
+
+def trials(view: Audit, removal: Removal, key: str) -> None:
+    """Images with and without a feature: errors that go first, counter-examples below; a click enlarges one."""
+    operators = [effect.operator for effect in removal.effects]
+    operator = operators[0]
+    if len(operators) > 1:
+        operator = (
+            st.segmented_control(
+                "How it is removed",
+                operators,
+                default=operator,
+                required=True,
+                format_func=lambda name: claims.OPERATORS[name][0],
+                key=f"operator-{view.run}",
+                persist_state="session",
+            )
+            or operator
+        )
+    st.caption(claims.panel_note(removal, operator))
+    found = evidence.outcomes(view, removal.feature, operator, SHOWN_TRIALS)
+    clicked = clickable(gallery.pairs_html(readers.sections(view, found)), key)
+    shown = [trial for outcome in found for trial in outcome.shown]
+    if clicked is not None and 0 <= clicked < len(shown):
+        size = _dialog(view, shown[clicked].image, side_by_side=2)
+        st.dialog("With and without the feature", width=size)(_draw_pair)(view, shown[clicked])
+
+
+def _draw_pair(view: Audit, trial: Trial) -> None:
+    with state.errors_as_sentences():
+        st.markdown(wording.plain(claims.trial_caption(trial)))
+        pictures = readers.trial_pictures(view, trial)
+        said = ((trial.called, trial.was_right), (trial.after, trial.is_right))
+        alts = claims.trial_alts(trial)
+        for place, picture, (called, right), alt in zip(st.columns(2), pictures, said, alts, strict=True):
+            place.markdown(f"{'✓' if right else '✗'} called *{wording.plain(called)}*")
+            place.image(picture, width="stretch", alt=alt)
+
+
 def _enlarge(view: Audit, crop: Crop) -> None:
-    width, height = (int(v) for v in view.images.size[crop.image])
-    size: Literal["medium", "large"] = "large" if max(width, height) > _MEDIUM else "medium"
-    st.dialog("Region in its image", width=size)(_draw_large)(view, crop)
+    st.dialog("Region in its image", width=_dialog(view, crop.image))(_draw_large)(view, crop)
+
+
+def _dialog(view: Audit, image: int, side_by_side: int = 1) -> Literal["medium", "large"]:
+    """How wide a dialog has to be for an image at full size."""
+    width, height = (int(v) for v in view.images.size[image])
+    return "large" if max(width, height) * side_by_side > _MEDIUM else "medium"
 
 
 def _draw_large(view: Audit, crop: Crop) -> None:

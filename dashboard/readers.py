@@ -12,9 +12,11 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from dashboard import gallery, jobs, selection, summaries, wording
-from dashboard.gallery import Card
-from dashboard.summaries import Audit, Crop, Finding
+from dashboard import claims, gallery, jobs, selection, summaries, wording
+from dashboard.evidence import Outcome, Trial
+from dashboard.gallery import Card, Pair, Section
+from dashboard.opened import Audit, image_path, read_audit
+from dashboard.summaries import Crop, Finding
 from ravl.data import load_images
 from ravl.errors import DataError
 from ravl.ledger import Ledger
@@ -34,13 +36,13 @@ def runs(workspace: Path) -> list[AuditRun]:
 
 
 def audit(run: AuditRun) -> Audit:
-    """The records of an audit. Raises RunError when its features are not computed yet."""
+    """The records of an audit. Raises RunError when its evidence is not weighed yet."""
     return _audit(str(run.path), run.path.stat().st_mtime_ns)
 
 
 @st.cache_resource(max_entries=3, show_spinner="Opening the audit …")
 def _audit(path: str, changed: int) -> Audit:
-    return summaries.read_audit(AuditRun(path))
+    return read_audit(AuditRun(path))
 
 
 def projection(run: AuditRun) -> NDArray[np.float32]:
@@ -60,7 +62,7 @@ def findings(run: AuditRun, book: Ledger) -> tuple[Finding, ...]:
 
 def shown_points(run: AuditRun) -> NDArray[np.int64]:
     """Ids of the regions drawn on the map: all of them, or a sample that keeps the share of every feature."""
-    return selection.sample(audit(run).clustering.label)
+    return selection.sample(audit(run).feature_of)
 
 
 def hover_texts(run: AuditRun) -> list[str]:
@@ -76,7 +78,7 @@ def _hover_texts(path: str, changed: int, _view: Audit, _shown: NDArray[np.int64
     names = view.class_names
     return [
         f"region {r} of image {i}<br>{names[t]}, called {names[c]}<br>{f'feature {f}' if f >= 0 else 'no feature'}"
-        for r, i, t, c, f in zip(shown, image, truth, called, view.clustering.label[shown], strict=True)
+        for r, i, t, c, f in zip(shown, image, truth, called, view.feature_of[shown], strict=True)
     ]
 
 
@@ -90,7 +92,7 @@ def _pictures(file: str, changed: int, box: gallery.Box, _images: ImageSet, imag
     The key is the file, its time of change and the box; the image set (named with an underscore: not hashed) reads it.
     """
     [picture] = load_images(_images, [image])
-    return gallery.data_uri(gallery.cropped(picture, box)), gallery.data_uri(gallery.outlined(picture, box))
+    return gallery.data_uri(gallery.cropped(picture, box)), gallery.data_uri(gallery.outlined(picture, (box,)))
 
 
 def cards(view: Audit, crops: tuple[Crop, ...]) -> tuple[Card, ...]:
@@ -101,23 +103,81 @@ def cards(view: Audit, crops: tuple[Crop, ...]) -> tuple[Card, ...]:
 def _card(view: Audit, number: int, crop: Crop) -> Card:
     first, second = wording.crop_caption(crop)
     alts = (wording.crop_alt(crop, whole=False), wording.crop_alt(crop, whole=True))
-    path = summaries.image_path(view, crop.image)
     missing = ""
     pair: tuple[str | None, str | None] = (None, None)
     try:
-        pair = _pictures(str(path), path.stat().st_mtime_ns, crop.box, view.images, crop.image)
-    except FileNotFoundError:
-        missing = "The image file is no longer where it was."
+        path, changed = _file(view, crop.image)
+        pair = _pictures(path, changed, crop.box, view.images, crop.image)
     except DataError as error:
         missing = str(error)
     return Card(number, pair[0], pair[1], alts[0], alts[1], first, second, not crop.right, missing)
 
 
+def _file(view: Audit, image: int) -> tuple[str, int]:
+    """An image's path and time of change. Raises DataError when it is gone."""
+    path = image_path(view, image)
+    try:
+        return str(path), path.stat().st_mtime_ns
+    except FileNotFoundError:
+        raise DataError("The image file is no longer where it was.") from None
+
+
 def full_picture(view: Audit, crop: Crop, outline: bool) -> Image.Image:
     """The whole image at reading size, with or without the box. Raises DataError when it cannot be read."""
     [image] = load_images(view.images, [crop.image])
-    side = min(gallery.LARGE, max(480, *image.size))
-    return gallery.outlined(image, crop.box, side) if outline else gallery.fitted(image.convert("RGB"), side)
+    side = _side(image)
+    return gallery.outlined(image, (crop.box,), side) if outline else gallery.fitted(image.convert("RGB"), side)
+
+
+def _side(image: Image.Image) -> int:
+    return min(gallery.LARGE, max(480, *image.size))
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _trial_pictures(run: str, file: str, changed: int, trial: Trial, _view: Audit) -> tuple[str, str]:
+    """An image with its regions outlined, and without them, as data URIs; at most 30 kB a pair."""
+    before, after = trial_pictures(_view, trial, gallery.TILE)
+    return gallery.data_uri(before), gallery.data_uri(after)
+
+
+def trial_pictures(view: Audit, trial: Trial, side: int | None = None) -> tuple[Image.Image, Image.Image]:
+    """The image with its regions outlined, and without them; side: longest side, by default for reading.
+
+    Raises DataError when it cannot be read.
+    """
+    [image] = load_images(view.images, [trial.image])
+    masks = [view.regions.mask_of(region) for region in trial.regions]
+    size = side or _side(image)
+    return (
+        gallery.outlined(image, trial.boxes, size),
+        gallery.removed(image, trial.boxes, masks, trial.operator, size),
+    )
+
+
+def sections(view: Audit, found: tuple[Outcome, ...]) -> tuple[Section, ...]:
+    """Images with and without a feature, by what removal does to them; pairs are numbered through."""
+    trials = [trial for outcome in found for trial in outcome.shown]
+    pairs = iter([_pair(view, number, trial) for number, trial in enumerate(trials)])
+    return tuple(Section(*claims.heading(outcome), tuple(next(pairs) for _ in outcome.shown)) for outcome in found)
+
+
+def _pair(view: Audit, number: int, trial: Trial) -> Pair:
+    missing = ""
+    pictures: tuple[str | None, str | None] = (None, None)
+    try:
+        path, changed = _file(view, trial.image)
+        pictures = _trial_pictures(view.run, path, changed, trial, view)
+    except DataError as error:
+        missing = str(error)
+    return Pair(
+        number,
+        *pictures,
+        *claims.trial_alts(trial),
+        (f"called {trial.called}", trial.was_right),
+        (f"called {trial.after}", trial.is_right),
+        claims.trial_caption(trial),
+        missing,
+    )
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------

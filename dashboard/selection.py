@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.summaries import Audit
+from dashboard.opened import Audit
 
 MAX_POINTS = 30_000
 """Points drawn at most: what a browser without a graphics card draws and lassoes comfortably."""
@@ -81,7 +81,7 @@ class Chosen:
 def chosen(audit: Audit, regions: NDArray[np.integer[Any]]) -> Chosen:
     """Count the regions of a selection, their images, and the misclassified ones among these."""
     images = np.unique(audit.regions.image[regions])
-    ids, sizes = np.unique(audit.clustering.label[regions], return_counts=True)
+    ids, sizes = np.unique(audit.feature_of[regions], return_counts=True)
     order = np.argsort(-sizes, kind="stable")
     features = tuple((int(ids[i]), int(sizes[i])) for i in order)
     return Chosen(len(regions), len(images), int(np.count_nonzero(~audit.zero_shot.correct[images])), features)

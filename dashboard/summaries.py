@@ -5,74 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl.discovery.scoring import best_region
+from dashboard.opened import Audit, Interval, Rate, agreeing, difference
 from ravl.evaluation import MIN_COUNT, group_accuracy
-from ravl.ledger import seen_digest
-from ravl.store import STAGES, AuditRun
-from ravl.tables import Clustering, Exemplars, FeatureScores, ImageSet, Regions, Verdict, ZeroShot
-
-
-@dataclass(frozen=True)
-class Rate:
-    """`right` of `n` images. share: in [0, 1], NaN without images."""
-
-    right: int
-    n: int
-
-    @property
-    def share(self) -> float:
-        return self.right / self.n if self.n else float("nan")
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The records of a run whose features are computed, and the region that decides each image's prediction.
-
-    deciding: (I,) int64, the region with the highest score for the class its image was called; -1 where an image has
-    fewer than two regions, and so none that could be called the best.
-    exemplars: None until that stage is finished.
-    """
-
-    run: str
-    images: ImageSet
-    regions: Regions
-    zero_shot: ZeroShot
-    clustering: Clustering
-    features: FeatureScores
-    exemplars: Exemplars | None
-    deciding: NDArray[np.int64]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.images.class_names
-
-    def members(self, feature: int) -> NDArray[np.int64]:
-        """Region ids of a feature, rising."""
-        return np.flatnonzero(self.clustering.label == feature)
-
-    def seen(self, feature: int) -> str:
-        """The digest that a verdict about this feature is kept with."""
-        return seen_digest(self.members(feature))
-
-
-def read_audit(run: AuditRun) -> Audit:
-    """Load what the pages need. Raises RunError when a stage up to `features` is missing or damaged."""
-    regions, zero_shot = run.regions(), run.zero_shot()
-    exemplars = run.exemplars() if run.has("exemplars") else None
-    deciding = deciding_regions(regions, zero_shot)
-    return Audit(run.id, run.images(), regions, zero_shot, run.clustering(), run.features(), exemplars, deciding)
-
-
-def deciding_regions(regions: Regions, zero_shot: ZeroShot) -> NDArray[np.int64]:
-    """(I,) per image the region that scores highest for the class its image was called; -1 without a second."""
-    return np.where(np.diff(regions.starts) > 1, best_region(regions, zero_shot), -1)
-
+from ravl.store import AuditRun
+from ravl.tables import Verdict
 
 # --- features --------------------------------------------------------------------------------------------------------
 
@@ -81,20 +22,32 @@ def deciding_regions(regions: Regions, zero_shot: ZeroShot) -> NDArray[np.int64]
 class Finding:
     """One feature as a row of the ranked table.
 
-    rank: 1 = best. name: given by a reviewer, else empty. pull: class the errors go to, empty without one.
+    rank: 1 = best, in the order of the evidence. name: given by a reviewer, else empty. pull: class the errors go to,
+    empty without one.
+    flagged: by the audit's rule. grade, reason: see `ravl.discovery.evidence`. explained: errors that become right when
+    the feature is removed, of all errors; None where it was not removed. fixed, control: of the wrong images that show
+    it, those that become right without it, and without another piece of the same size.
+    gap, influence: the paper's scores. beyond: the gap above chance. q: its corrected p. NaN where undefined.
     decided of called: images wrongly called `pull` whose deciding region shows the feature, of all wrongly called so.
-    influence, gap: the paper's scores, NaN where undefined. n_errors: wrong images among n_images with the feature.
+    n_errors: wrong images among n_images with the feature.
     """
 
     rank: int
     feature: int
     name: str
     pull: str
-    decided: int
-    called: int
+    flagged: bool
+    grade: str
+    reason: str
+    explained: Rate | None
+    fixed: Rate
+    control: Rate
     influence: float
     gap: float
-    passes: bool
+    beyond: Interval
+    q: float
+    decided: int
+    called: int
     n_regions: int
     n_images: int
     n_errors: int
@@ -108,40 +61,67 @@ class Finding:
 
 def findings(audit: Audit, verdicts: dict[int, Verdict]) -> tuple[Finding, ...]:
     """All features in rank order."""
-    scores, zero_shot = audit.features, audit.zero_shot
-    wrong = ~zero_shot.correct
-    label_of = np.append(audit.clustering.label, -1)  # index -1 (no deciding region) finds noise
-    decider = label_of[audit.deciding]
-    rows = []
-    for row in range(len(scores)):
-        feature, pull = int(scores.feature[row]), int(scores.pull_class[row])
-        called = wrong & (zero_shot.predicted == pull)
-        verdict = verdicts.get(feature)
-        rows.append(
-            Finding(
-                rank=row + 1,
-                feature=feature,
-                name=verdict.name if verdict else "",
-                pull=audit.class_names[pull] if pull >= 0 else "",
-                decided=int(np.count_nonzero(called & (decider == feature))),
-                called=int(np.count_nonzero(called)),
-                influence=float(scores.influence[row]),
-                gap=float(scores.gap[row]),
-                passes=bool(scores.passes[row]),
-                n_regions=int(scores.n_regions[row]),
-                n_images=int(scores.n_images[row]),
-                n_errors=int(scores.n_errors[row]),
-                verdict=verdict,
-            )
-        )
-    return tuple(rows)
+    wrong = ~audit.zero_shot.correct
+    decider = np.append(audit.feature_of, -1)[audit.deciding]  # index -1 (no deciding region) finds noise
+    return tuple(_finding(audit, place, verdicts, wrong, decider) for place in range(len(audit.evidence)))
+
+
+def _finding(
+    audit: Audit, place: int, verdicts: dict[int, Verdict], wrong: NDArray[np.bool_], decider: NDArray[np.int32]
+) -> Finding:
+    scores, chance, evidence = audit.features, audit.significance, audit.evidence
+    feature = int(evidence.feature[place])
+    row, test, verdict = scores.row_of(feature), chance.row_of(feature), verdicts.get(feature)
+    pull, share = int(scores.pull_class[row]), float(evidence.error_share[place])
+    called = wrong & (audit.zero_shot.predicted == pull)
+    fixed, control = fixed_errors(audit, feature)
+    n_wrong = int(np.count_nonzero(wrong))
+    return Finding(
+        rank=place + 1,
+        feature=feature,
+        name=verdict.name if verdict else "",
+        pull=audit.class_names[pull] if pull >= 0 else "",
+        flagged=bool(evidence.flagged[place]),
+        grade=str(evidence.grade[place]),
+        reason=str(evidence.reason[place]),
+        explained=None if math.isnan(share) else Rate(round(share * n_wrong), n_wrong),
+        fixed=fixed,
+        control=control,
+        influence=float(scores.influence[row]),
+        gap=float(scores.gap[row]),
+        beyond=Interval(float(chance.excess_gap[test]), float(chance.gap_low[test]), float(chance.gap_high[test])),
+        q=float(chance.q[test]),
+        decided=int(np.count_nonzero(called & (decider == feature))),
+        called=int(np.count_nonzero(called)),
+        n_regions=int(scores.n_regions[row]),
+        n_images=int(scores.n_images[row]),
+        n_errors=int(scores.n_errors[row]),
+        verdict=verdict,
+    )
+
+
+def fixed_errors(audit: Audit, feature: int) -> tuple[Rate, Rate]:
+    """Wrong images that become right when the feature, and when other regions of equal area are removed.
+
+    By as many operators as must agree. The second counts only images that have such other regions.
+    """
+    found, agree = audit.counterfactuals, agreeing(audit)
+    rows = found.rows_of(feature)
+    rows = rows[~audit.zero_shot.correct[found.image[rows]]]
+    label = audit.zero_shot.label[found.image[rows]][:, None]
+    known, paired = (found.after[rows] >= 0).any(1), (found.control[rows] >= 0).any(1)
+    fixed, control = (((answer == label).sum(1) >= agree) for answer in (found.after[rows], found.control[rows]))
+    return (
+        Rate(int(np.count_nonzero(fixed)), int(np.count_nonzero(known))),
+        Rate(int(np.count_nonzero(control & paired)), int(np.count_nonzero(paired))),
+    )
 
 
 def pick(rows: tuple[Finding, ...], show: str) -> tuple[Finding, ...]:
-    """The rows of one filter: `all`, `flagged` (pass the rule), `open` (no decision) or `decided`."""
+    """The rows of one filter: `all`, `flagged` (by the audit's rule), `open` (no decision) or `decided`."""
     tests: dict[str, Callable[[Finding], bool]] = {
         "all": lambda row: True,
-        "flagged": lambda row: row.passes,
+        "flagged": lambda row: row.flagged,
         "open": lambda row: not row.decision,
         "decided": lambda row: bool(row.decision),
     }
@@ -150,11 +130,16 @@ def pick(rows: tuple[Finding, ...], show: str) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Accuracy of one class with and without a feature. gap: signed, weighted, in [-1, 1]; NaN if a side is empty."""
+    """Accuracy of one class with and without a feature.
+
+    difference: with minus without, in [-1, 1], with its Newcombe interval. gap: the same weighted, as the paper has it.
+    Both NaN if a side is empty.
+    """
 
     name: str
     inside: Rate
     outside: Rate
+    difference: Interval
     gap: float
     pulls: bool
 
@@ -163,17 +148,14 @@ def class_rows(audit: Audit, feature: int) -> tuple[ClassRow, ...]:
     """One row per class that has images; the class that loses most comes first, undefined ones last."""
     scores = audit.features
     row = scores.row_of(feature)
-    rows = [
-        ClassRow(
-            name,
-            Rate(int(scores.right_in[row, y]), int(scores.n_in[row, y])),
-            Rate(int(scores.right_out[row, y]), int(scores.n_out[row, y])),
-            float(scores.class_gap[row, y]),
-            y == int(scores.pull_class[row]),
-        )
-        for y, name in enumerate(audit.class_names)
-        if scores.n_in[row, y] + scores.n_out[row, y] > 0
-    ]
+    rows = []
+    for y, name in enumerate(audit.class_names):
+        inside = Rate(int(scores.right_in[row, y]), int(scores.n_in[row, y]))
+        outside = Rate(int(scores.right_out[row, y]), int(scores.n_out[row, y]))
+        if inside.n + outside.n:
+            change = difference(inside, outside, audit.config.significance.level)
+            pulls = y == int(scores.pull_class[row])
+            rows.append(ClassRow(name, inside, outside, change, float(scores.class_gap[row, y]), pulls))
     return tuple(sorted(rows, key=lambda item: (1, 0.0) if math.isnan(item.gap) else (0, item.gap)))
 
 
@@ -198,8 +180,6 @@ def crops(audit: Audit, regions: NDArray[np.integer[Any]]) -> tuple[Crop, ...]:
 
 def exemplars(audit: Audit, feature: int, limit: int | None = None) -> tuple[Crop, ...]:
     """The crops that stand for a feature, by falling error contribution."""
-    if audit.exemplars is None:
-        return ()
     kept = audit.exemplars
     rows = kept.rows_of(feature)[:limit]
     return tuple(
@@ -233,8 +213,13 @@ class WorstGroup:
 
 @dataclass(frozen=True)
 class Overview:
-    """The first page of an audit. classes: (name, accuracy), the worst first. noise: regions outside every feature."""
+    """The first page of an audit.
 
+    rule: by which features are flagged. classes: (name, accuracy), the worst first. noise: regions outside every
+    feature.
+    """
+
+    rule: str
     overall: Rate
     classes: tuple[tuple[str, Rate], ...]
     worst: WorstGroup | None
@@ -244,6 +229,11 @@ class Overview:
     @property
     def flagged(self) -> tuple[Finding, ...]:
         return pick(self.findings, "flagged")
+
+    @property
+    def others(self) -> tuple[Finding, ...]:
+        """Features that are not flagged."""
+        return tuple(row for row in self.findings if not row.flagged)
 
     @property
     def waiting(self) -> tuple[Finding, ...]:
@@ -263,8 +253,9 @@ def overview(audit: Audit, verdicts: dict[int, Verdict]) -> Overview:
         for y, name in enumerate(audit.class_names)
     ]
     present = sorted((row for row in classes if row[1].n), key=lambda row: row[1].share)
-    n_noise = int(np.count_nonzero(audit.clustering.label < 0))
+    n_noise = int(np.count_nonzero(audit.feature_of < 0))
     return Overview(
+        rule=audit.config.evidence.rule,
         overall=Rate(int(np.count_nonzero(correct)), len(correct)),
         classes=tuple(present),
         worst=worst_group(audit, {feature: verdict.name for feature, verdict in verdicts.items()}),
@@ -278,13 +269,9 @@ def worst_group(audit: Audit, names: dict[int, str]) -> WorstGroup | None:
 
     names: what people call features.
     """
-    scores, images = audit.features, audit.images
-    present = {}
-    if len(scores) and scores.passes[0]:
-        feature = int(scores.feature[0])
-        has = np.zeros(len(images), bool)
-        has[audit.regions.image[audit.members(feature)]] = True
-        present[feature] = has
+    evidence, images = audit.evidence, audit.images
+    top = int(evidence.feature[0]) if len(evidence) and evidence.flagged[0] else None
+    present = {} if top is None else {top: audit.shows(top)}
     predicted = audit.zero_shot.predicted
     groups = group_accuracy(predicted, images.label, audit.class_names, present, names, images.groups)
     worst = groups.worst(MIN_COUNT)
@@ -313,6 +300,7 @@ def facts(run: AuditRun, audit: Audit) -> tuple[Fact, ...]:
         ("Prompts", ", ".join(config.prompts.templates)),
         ("Regions", f"{len(audit.regions)} ({config.regions}), encoder {config.embedding.encoder}"),
         ("Clustering", f"{config.clustering.method} on {config.clustering.cluster_on} features, seed {config.seed}"),
+        ("Removed by", ", ".join(audit.counterfactuals.operators)),
         ("Computed", f"{about['created'].replace('T', ' ')[:16]} UTC in {seconds:.0f} s"),
         *((f"Fingerprint of {name}", value) for name, value in sorted(prints.items())),
         *(
@@ -326,11 +314,6 @@ def facts(run: AuditRun, audit: Audit) -> tuple[Fact, ...]:
 
 def _first(names: tuple[str, ...], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (" …" if len(names) > limit else "")
-
-
-def missing_stages(run: AuditRun) -> tuple[str, ...]:
-    """Stages that are not finished, in order."""
-    return tuple(stage for stage in STAGES if not run.has(stage))
 
 
 # --- review ----------------------------------------------------------------------------------------------------------
@@ -359,13 +342,8 @@ def review(rows: tuple[Finding, ...], feature: int | None, only_flagged: bool) -
 
     only_flagged: go through the flagged features only, and through `feature`, which somebody asked for.
     """
-    listed = tuple(row for row in rows if row.passes or row.feature == feature) if only_flagged else rows
+    listed = tuple(row for row in rows if row.flagged or row.feature == feature) if only_flagged else rows
     decided = sum(bool(row.decision) for row in listed)
     asked = [i for i, row in enumerate(listed) if row.feature == feature]
     waiting = [i for i, row in enumerate(listed) if not row.decision]
     return Review(listed, next(iter([*asked, *waiting, 0])), decided)
-
-
-def image_path(audit: Audit, image: int) -> Path:
-    """The file of an image."""
-    return Path(audit.images.root) / str(audit.images.file[image])

@@ -1,4 +1,7 @@
-"""Every sentence that interprets a number. Counts come first: a rate never stands without them. Text is Markdown."""
+"""Every sentence that interprets a number, but those about evidence (`claims`). Text is Markdown.
+
+Counts come first: a rate never stands without them.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from collections.abc import Mapping
 
 from dashboard.audits import AuditRow
 from dashboard.comparison import Comparison
+from dashboard.opened import Rate
 from dashboard.selection import Chosen
-from dashboard.summaries import ClassRow, Crop, Finding, Overview, Rate, WorstGroup
+from dashboard.summaries import Crop, Finding, Overview, WorstGroup
 from ravl.ledger import Job
 from ravl.progress import LABELS
 from ravl.store import STAGES
-from ravl.tables import Verdict
+from ravl.tables import Agreement, Verdict
 
 DECISIONS = {
     "spurious": "Spurious",
@@ -30,6 +34,12 @@ MEANING = {
     "mixed": "Some of these crops are spurious and some are genuine.",
     "unsure": "I cannot tell from these crops.",
 }
+
+RULES = {
+    "evidence": "Those whose errors go when they are removed",
+    "paper": "Those that pass the paper's rule of influence and gap, cluster by cluster",
+}
+"""Which features an audit flags."""
 
 STATUS = {
     "queued": "waiting to start",
@@ -116,20 +126,10 @@ def finding(row: Finding) -> str:
     """What the model does with a feature, in one sentence."""
     if not row.pull or not row.called:
         return "No error is decided by regions that look like this."
-    return (
-        f"In **{row.decided} of the {count(row.called, 'image')}** wrongly called *{plain(row.pull)}*, "
-        "the deciding region looks like this."
-    )
-
-
-def effect(rows: tuple[ClassRow, ...]) -> str:
-    """The class that suffers most, with and without; empty when no class can be compared."""
-    compared = [row for row in rows if not math.isnan(row.gap)]
-    if not compared or compared[0].gap >= 0:
-        return ""
-    row = compared[0]
-    name = plain(row.name)
-    return f"*{name}* is recognised in {rate(row.inside)} images that show it, and in {rate(row.outside)} that do not."
+    which = f"{row.decided:,} of the {count(row.called, 'image')}"
+    if row.decided == row.called:
+        which = "the only image" if row.called == 1 else f"all {row.called:,} images"
+    return f"In **{which}** wrongly called *{plain(row.pull)}*, the deciding region looks like this."
 
 
 def support(row: Finding) -> str:
@@ -141,8 +141,8 @@ def support(row: Finding) -> str:
 
 
 def rule(row: Finding) -> str:
-    """Whether the paper's rule calls a feature suspicious."""
-    return "Flagged" if row.passes else "Not flagged"
+    """Whether the audit's rule flags a feature."""
+    return "Flagged" if row.flagged else "–"
 
 
 def crop_caption(crop: Crop) -> tuple[str, str]:
@@ -167,21 +167,13 @@ CONTRIBUTION = (
 )
 
 
+INTERVAL = (
+    "Differences in percentage points. The interval says how far chance may have moved a difference: in 95 of 100 such "
+    "audits the true one lies inside."
+)
+
+
 # --- overview --------------------------------------------------------------------------------------------------------
-
-
-def headline(view: Overview) -> str:
-    """The state of an audit in one sentence."""
-    found = len(view.flagged)
-    if not view.findings:
-        return "No features were found: the regions form no groups. Try more images, or another way of cutting regions."
-    if not found:
-        return (
-            f"None of the {count(len(view.findings), 'feature')} is flagged: none explains errors as the rule asks. "
-            "This does not prove that the model uses no shortcut."
-        )
-    verb = "explains" if found == 1 else "explain"
-    return f"**{found} of {count(len(view.findings), 'feature')}** {verb} errors of this model."
 
 
 def worst(group: WorstGroup | None) -> str:
@@ -193,6 +185,20 @@ def noise(value: Rate) -> str:
     """The share of regions outside every feature."""
     return (
         f"{rate(value)} regions look like no others and belong to no feature." if value.n else "There are no regions."
+    )
+
+
+def agreement(found: Agreement) -> str:
+    """How far the run's region encoder agrees with one that looks at each region alone; empty if that was not asked.
+
+    Plain text.
+    """
+    if not found.n or math.isnan(found.same_class):
+        return ""
+    same = Rate(round(found.same_class * found.n), found.n)
+    return (
+        f"sees the same class as in a cut-out for {rate(same)} sampled regions "
+        f"(mean cosine {number(found.cosine)}, rank correlation {number(found.spearman)})"
     )
 
 

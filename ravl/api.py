@@ -10,13 +10,15 @@ from ravl.config import (
     AuditConfig,
     ClusteringConfig,
     EmbeddingConfig,
+    EvidenceConfig,
     MitigationConfig,
     PromptsConfig,
     RegionsConfig,
+    SignificanceConfig,
     digest,
 )
 from ravl.errors import ConfigError
-from ravl.tables import Report, Step, quiet
+from ravl.tables import Families, Report, Step, quiet
 
 if TYPE_CHECKING:
     from ravl.store import AuditRun
@@ -36,17 +38,21 @@ def discover(
     encoder: str = "auto",
     clustering: str = "hdbscan",
     cluster_on: str = "middle",
+    rule: str = "evidence",
+    split_half: bool = False,
     seed: int = 0,
     device: str = "auto",
     workspace: str | Path = WORKSPACE,
     name: str = "audit",
+    until: str = "projection",
     report: Report = quiet,
 ) -> AuditRun:
     """Audit a vision-language model on labelled images and return the finished run.
 
     images: a folder `class/image`, or a CSV or Parquet manifest `image_path,label[,caption]`.
     model: a `save_pretrained` directory, a hub id, or `demo`. The other arguments are those of `ravl discover --help`.
-    The same call on the same content continues a run that was interrupted, and returns one that is finished.
+    until: `evidence` leaves out the map. The same call on the same content continues a run that was interrupted, and
+    returns one that is finished.
     Raises RavlError (ConfigError, DataError, ModelError, RunError) with one sentence that says what to do.
     """
     config = AuditConfig(
@@ -56,6 +62,8 @@ def discover(
         embedding=EmbeddingConfig(encoder=encoder),
         prompts=PromptsConfig(tuple(classes), tuple(templates), tau),
         clustering=ClusteringConfig(method=clustering, cluster_on=cluster_on),
+        significance=SignificanceConfig(split_half=split_half),
+        evidence=EvidenceConfig(rule=rule),
         seed=seed,
     )
     from dataclasses import replace
@@ -68,7 +76,7 @@ def discover(
     report(Step("model", 0, 1))
     loaded = vlm.load(str(model), device)
     report(Step("model", 1, 1))
-    return audit.discover(replace(config, model=loaded.name), loaded, folder, name, report)
+    return audit.discover(replace(config, model=loaded.name), loaded, folder, name, report, until)
 
 
 def mitigate(
@@ -118,6 +126,51 @@ def mitigate(
     loaded = vlm.load(run.config.model, device)
     report(Step("model", 1, 1))
     return repair.mitigate(run, loaded, train_path, test_path, chosen, config, folder, report)
+
+
+def regroup(
+    run: AuditRun,
+    kind: str,
+    features: Sequence[int],
+    reviewer: str,
+    *,
+    note: str = "",
+    device: str = "auto",
+    report: Report = quiet,
+) -> AuditRun:
+    """Merge features that show the same thing, or split one into its clusters; the run is scored again.
+
+    kind: `merge` (two or more features) or `split` (one). The change is recorded with the reviewer's name; features
+    that it does not touch keep their ids and verdicts, new ones get new ids. Raises RavlError as `discover` does.
+    """
+    from ravl import audit, vlm
+    from ravl.discovery import families as joining
+    from ravl.ledger import Ledger
+
+    ids = sorted({int(f) for f in features})
+    known = set(run.features().feature.tolist())
+    if unknown := [f for f in ids if f not in known]:
+        raise ConfigError(f"a feature must be one of {run.id}, got {unknown[0]}. ravl show lists them.")
+    if not reviewer.strip():
+        raise ConfigError("--reviewer must be a name, got none. A change is kept together with who made it.")
+    if (kind == "merge" and len(ids) < 2) or (kind == "split" and len(ids) != 1):
+        raise ConfigError(f"merge takes two features or more, and split takes one, got {len(ids)} to {kind}.")
+    before = run.families()
+    if kind == "split" and int((before.family == ids[0]).sum()) < 2:
+        raise ConfigError(f"feature {ids[0]} is a single cluster, so it cannot be split. Merge others instead.")
+    report(Step("model", 0, 1))
+    loaded = vlm.load(run.config.model, device)
+    report(Step("model", 1, 1))
+
+    def change(families: Families) -> Families:
+        return joining.merge(families, ids) if kind == "merge" else joining.split(families, ids[0])
+
+    changed = audit.regroup(run, loaded, change, report)
+    made = sorted(set(changed.families().family.tolist()) - set(before.family.tolist()))
+    ledger = Ledger(run.path.parents[1])
+    ledger.add_grouping(run.id, kind, ids, made, reviewer, note)
+    ledger.close()
+    return changed
 
 
 def confirmed_features(run: AuditRun) -> dict[int, str]:

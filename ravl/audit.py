@@ -5,58 +5,68 @@ Each stage is loaded when its file exists, else computed, saved whole and report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ravl.config import AuditConfig
-from ravl.data import load_images, read_images
+from ravl.data import load_images, read_images, with_coco
+from ravl.discovery.agreement import agreement
 from ravl.discovery.clustering import cluster
+from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
 from ravl.discovery.embedding import encode
+from ravl.discovery.evidence import weigh
+from ravl.discovery.families import group
 from ravl.discovery.projection import project
 from ravl.discovery.regions import decompose
 from ravl.discovery.removal import exemplars
 from ravl.discovery.scoring import score_features
+from ravl.discovery.significance import significance
 from ravl.discovery.zero_shot import class_vectors, classify
 from ravl.store import AuditRun
-from ravl.tables import ImageSet, Regions, Report, Step, quiet
+from ravl.tables import Families, ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import VisionLanguageModel
 
 
 def discover(
-    config: AuditConfig, vlm: VisionLanguageModel, workspace: Path, name: str, report: Report = quiet
+    config: AuditConfig,
+    vlm: VisionLanguageModel,
+    workspace: Path,
+    name: str,
+    report: Report = quiet,
+    until: str = "projection",
 ) -> AuditRun:
     """Audit a model on an image set: the paper's discovery, top to bottom. Returns the finished run.
 
     The same configuration on the same content continues, or returns, the run that exists.
+    until: `evidence` leaves out the map, which no result depends on.
     Raises DataError, ConfigError or ModelError for input that cannot be audited, RunError when the disk fails.
     """
     images = read_images(config.images, config.prompts.classes, config.max_unreadable, report)
+    if config.regions.file:
+        images = with_coco(images, config.regions.file, config.max_unreadable)
     prints = {"data": images.fingerprint, "model": vlm.fingerprint, "preprocessing": vlm.preprocessing}
     run = AuditRun.create(workspace, name, config, prints)
     with run.locked():
-        _stages(run, images, vlm, report)
+        _stages(run, images, vlm, report, until)
     return run
 
 
-def _stages(run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: Report) -> None:
+def _stages(run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: Report, until: str) -> None:
     config = run.config
 
     def stage(name: str, compute: Callable[[], Any]) -> Any:
-        report(Step(name, 0, 1))
-        record = run.stage(name, compute)
-        report(Step(name, 1, 1))
-        return record
-
-    def images_of(ids: Sequence[int]) -> list[Image.Image]:
-        return load_images(images, ids)
+        return _stage(run, name, compute, report)
 
     images = run.stage("images", lambda: images)
-    regions = stage("regions", lambda: decompose(vlm.view(images.size), config.regions))
+    images_of = partial(load_images, images)
+    regions = stage("regions", lambda: decompose(images, vlm.view(images.size), config.regions, images_of, report))
     _embed(run, images, regions, vlm, report)
     final = run.array("region_embeddings")
     space = run.array("region_features") if config.clustering.cluster_on == "middle" else final
@@ -67,17 +77,82 @@ def _stages(run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: R
     zero_shot = stage("zero_shot", lambda: classify(image, final, text, images.label, tau))
     rng = np.random.default_rng(config.seed)
     clusters = stage("clusters", lambda: cluster(space, regions, len(text), config.clustering, rng))
-    scores = stage(
-        "features", lambda: score_features(regions, zero_shot, clusters.label, clusters.n_clusters, config.scoring)
+
+    def join() -> Families:
+        # as published, every cluster is a feature
+        joins = replace(config.families, enabled=False) if config.evidence.rule == "paper" else config.families
+        single = score_features(regions, zero_shot, clusters.label, clusters.n_clusters, config.scoring)
+        return group(clusters, single, joins, config.significance, config.seed)
+
+    _judge(run, images, vlm, join, report)
+    sampling = np.random.default_rng([config.seed, 1])
+    run.stage(
+        "agreement",
+        lambda: agreement(vlm, images_of, images, regions, final, text, config.embedding, sampling, report=report),
     )
-    batch = config.embedding.batch_size
+    if until != "evidence":
+        stage("projection", lambda: project(space, clusters, regions, config.projection, config.seed))
+
+
+def regroup(
+    run: AuditRun, vlm: VisionLanguageModel, change: Callable[[Families], Families], report: Report = quiet
+) -> AuditRun:
+    """Score a finished run again with other features: `change` merges or splits its families. Returns the run.
+
+    Nothing that was computed is changed: the new results stand beside the old ones, and the run points to them once
+    they are whole. Raises ModelError when `vlm` is not the model that was audited, and what `change` raises.
+    """
+    run.check_model(vlm.name, vlm.fingerprint, vlm.preprocessing)
+    with run.locked():
+        families = change(run.families())
+        revised = run.revised(families)
+        _judge(revised, run.images(), vlm, lambda: families, report)
+        run.adopt(revised)
+    return AuditRun(run.path)
+
+
+def _judge(
+    run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, join: Callable[[], Families], report: Report
+) -> None:
+    """From clusters to evidence: what depends on which clusters form a feature."""
+    config, batch = run.config, run.config.embedding.batch_size
+    regions, zero_shot, text = run.regions(), run.zero_shot(), run.class_vectors()
+    families = _stage(run, "families", join, report)
+    feature_of = families.features_of(run.clustering().label)
+    scores = _stage(
+        run,
+        "features",
+        lambda: score_features(regions, zero_shot, feature_of, families.n_features, config.scoring),
+        report,
+    )
+    chance = _stage(
+        run,
+        "significance",
+        lambda: significance(scores, regions, zero_shot, feature_of, config.significance, config.seed),
+        report,
+    )
+
+    images_of = partial(load_images, images)
+    tau = temperature(config, vlm)
     run.stage(
         "exemplars",
         lambda: exemplars(
-            vlm, images_of, text, tau, regions, zero_shot, clusters, scores, config.exemplars, batch, report
+            vlm, images_of, text, tau, regions, zero_shot, feature_of, scores, config.exemplars, batch, report
         ),
     )
-    stage("projection", lambda: project(space, clusters, regions, config.projection, config.seed))
+    alpha = config.significance.alpha
+    scene = Scene(vlm, images_of, text, regions, zero_shot, feature_of, image_keys(images), config.seed)
+    tested = worth_testing(scores, chance, alpha).tolist()
+    pull = [int(scores.pull_class[scores.row_of(feature)]) for feature in tested]
+    found = run.stage("counterfactuals", lambda: counterfactuals(scene, tested, pull, config.evidence, batch, report))
+    _stage(run, "evidence", lambda: weigh(found, scores, chance, zero_shot, config.evidence, alpha), report)
+
+
+def _stage(run: AuditRun, name: str, compute: Callable[[], Any], report: Report) -> Any:
+    report(Step(name, 0, 1))
+    record = run.stage(name, compute)
+    report(Step(name, 1, 1))
+    return record
 
 
 def _embed(run: AuditRun, images: ImageSet, regions: Regions, vlm: VisionLanguageModel, report: Report) -> None:
@@ -103,6 +178,12 @@ def _embed(run: AuditRun, images: ImageSet, regions: Regions, vlm: VisionLanguag
 
     run.embed(shapes, blocks)
     report(Step("embeddings", len(images), len(images)))
+
+
+def image_keys(images: ImageSet) -> NDArray[np.uint64]:
+    """(I,) a digest of each image's path: random choices made with it do not depend on the order of the images."""
+    digests = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in images.file]
+    return np.frombuffer(b"".join(digests), np.uint64) if digests else np.zeros(0, np.uint64)
 
 
 def temperature(config: AuditConfig, vlm: VisionLanguageModel) -> float:

@@ -20,7 +20,7 @@ from PIL import Image
 from ravl import vlm
 from ravl.config import ClusteringConfig, RegionsConfig, ScoringConfig
 from ravl.discovery.clustering import cluster
-from ravl.discovery.regions import decompose
+from ravl.discovery.regions import grid
 from ravl.discovery.scoring import score_features
 from ravl.discovery.zero_shot import classify
 from ravl.planted.digits import CLASSES, SIDE, UNCORRELATED, digit_world
@@ -34,7 +34,7 @@ def main() -> None:
     world = digit_world("val", N_IMAGES, *UNCORRELATED, seed=0)
     images = [Image.fromarray(pixels) for pixels in world.image]
     sizes = np.full((N_IMAGES, 2), SIDE)
-    regions = decompose(model.view(sizes), RegionsConfig())
+    regions = grid(model.view(sizes), RegionsConfig())
     patches = model.patches(sizes[regions.image], regions.box)
     pixels = model.pixels(images)
     # blocks of images with the rows of their four regions

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from ravl import __version__
 from ravl.api import WORKSPACE
+from ravl.benchmark.command import add_options as benchmark_options
 from ravl.config import (
     DECISIONS,
     AuditConfig,
     ClusteringConfig,
     EmbeddingConfig,
+    EvidenceConfig,
     MitigationConfig,
     PromptsConfig,
     RegionsConfig,
+    SignificanceConfig,
 )
 from ravl.errors import ConfigError, RavlError
 
@@ -80,6 +83,8 @@ def discover(options: argparse.Namespace) -> int:
             encoder=options.encoder,
             clustering=options.clustering,
             cluster_on=options.cluster_on,
+            rule=options.rule,
+            split_half=options.split_half,
             seed=options.seed,
             device=options.device,
             workspace=options.workspace,
@@ -103,13 +108,13 @@ def verdict(options: argparse.Namespace) -> int:
     from ravl.ledger import Ledger, seen_digest
 
     run = _run(options)
-    scores, clusters = run.features(), run.clustering()
+    scores = run.features()
     if options.feature not in scores.feature:
         raise ConfigError(
             f"--feature must be one of the {len(scores)} features of {run.id} (0 .. {len(scores) - 1}), "
             f"got {options.feature}. ravl show lists them."
         )
-    seen = seen_digest((clusters.label == options.feature).nonzero()[0])
+    seen = seen_digest((run.feature_label() == options.feature).nonzero()[0])
     pull = pull_class_name(scores, options.feature, run.images().class_names)
     ledger = Ledger(run.path.parents[1])
     stored = ledger.add_verdict(
@@ -122,6 +127,21 @@ def verdict(options: argparse.Namespace) -> int:
         print(
             f"Recorded: feature {stored.feature} of {run.id} is {stored.decision}, by {stored.reviewer} at {stored.at}."
         )
+    return 0
+
+
+def regroup(options: argparse.Namespace) -> int:
+    """Merge features that show the same thing, or split one into its clusters, and score again."""
+    from ravl import api
+
+    run = _run(options)
+    _note_run(options, run.id)
+    kind, text = ("merge", options.merge) if options.merge else ("split", options.split)
+    with _reporting(options) as report:
+        run = api.regroup(
+            run, kind, _feature_ids(text), options.reviewer, note=options.note, device=options.device, report=report
+        )
+    _show(options, run)
     return 0
 
 
@@ -192,6 +212,16 @@ def demo(options: argparse.Namespace) -> int:
         _show(options, run)
         return 0
     return _serve(options, workspace)
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Measure methods of discovery on models whose spurious feature is known."""
+    from ravl.benchmark.command import run
+
+    document = run(options)
+    if options.json:
+        _print_json(document)
+    return 0
 
 
 def app(options: argparse.Namespace) -> int:
@@ -272,7 +302,7 @@ def _names(text: str | None) -> tuple[str, ...]:
 def _feature_ids(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdigit() for part in parts):
-        raise ConfigError(f"--features must be ids separated by commas, such as 0,3, got {text!r}.")
+        raise ConfigError(f"features must be ids separated by commas, such as 0,3, got {text!r}.")
     return [int(part) for part in parts]
 
 
@@ -319,6 +349,12 @@ def _help(config: type[Any], name: str) -> str:
     return next(str(item.metadata["help"]) for item in fields(config) if item.name == name).replace("%", "%%")
 
 
+_REGIONS = (
+    "grid:K for K x K cells (2: the paper's quadrants), grid:2+4 for several grids, grid:3@0.5 for cells that overlap "
+    "by half, slic:N for N superpixels, boxes for those of the manifest, boxes:FILE.json for a COCO file (%(default)s)"
+)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ravl", description="Find, confirm and repair the spurious features a vision-language model relies on."
@@ -350,10 +386,12 @@ def _parser() -> argparse.ArgumentParser:
         "--template", action="append", metavar="TEXT", help="prompt with {} for the class; may be repeated"
     )
     sub.add_argument("--tau", type=_tau, default=PromptsConfig().tau, help=_help(PromptsConfig, "tau"))
-    sub.add_argument("--regions", default=str(RegionsConfig()), metavar="grid:K", help=_help(RegionsConfig, "k"))
+    sub.add_argument("--regions", default=str(RegionsConfig()), metavar="HOW", help=_REGIONS)
     choice(sub, "--encoder", EmbeddingConfig, "encoder")
     choice(sub, "--clustering", ClusteringConfig, "method")
     choice(sub, "--cluster-on", ClusteringConfig, "cluster_on")
+    choice(sub, "--rule", EvidenceConfig, "rule")
+    sub.add_argument("--split-half", action="store_true", help=_help(SignificanceConfig, "split_half"))
     sub.add_argument("--seed", type=int, default=0, help=_help(AuditConfig, "seed"))
     sub.add_argument("--name", default="audit", help="what the run's folder is called first (%(default)s)")
 
@@ -366,6 +404,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--decision", required=True, choices=DECISIONS)
     sub.add_argument("--reviewer", required=True, metavar="NAME", help="who decides")
     sub.add_argument("--name", default="", metavar="TEXT", help="what the feature shows")
+    sub.add_argument("--note", default="", metavar="TEXT", help="why")
+
+    sub = add(regroup, job=True)
+    sub.add_argument("--run", required=True, help="a run's id, or its beginning")
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--merge", metavar="IDS", help="features to join to one, such as 1,4")
+    what.add_argument("--split", metavar="ID", help="feature to take apart into its clusters")
+    sub.add_argument("--reviewer", required=True, metavar="NAME", help="who decides")
     sub.add_argument("--note", default="", metavar="TEXT", help="why")
 
     sub = add(export)
@@ -384,6 +430,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(flag, type=kind, default=default, help=_help(MitigationConfig, field))
     sub.add_argument("--seed", type=int, default=0, help=_help(MitigationConfig, "seed"))
     sub.add_argument("--name", help="what the result is called (default: method and digest of the settings)")
+
+    benchmark_options(add(benchmark))
 
     for function, json_too in ((demo, True), (app, False), (doctor, True)):
         sub = add(function, json_too=json_too, job=function is demo)

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+import os
+import re
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from ravl.errors import ConfigError
 
 DECISIONS = ("spurious", "core", "mixed", "unsure")
 """What a person can decide about a feature."""
+
+
+OPERATORS = ("token_drop", "mean_fill", "blur", "inpaint", "transplant")
+"""Ways to remove a region from an image (see `ravl.discovery.operators`), the least disturbing first."""
+
+RULES = ("evidence", "paper")
+"""How it is decided which features are flagged."""
 
 
 def option(
@@ -50,26 +59,71 @@ def _check(config: Any) -> None:
             raise ConfigError(f"{item.name} must lie in {span}, got {value}.")
 
 
+_GRID = re.compile(r"grid:([0-9]{1,9}(?:\+[0-9]{1,9})*)(?:@([0-9]*\.?[0-9]+(?:e-[0-9]+)?))?")
+_SLIC = re.compile(r"slic:([0-9]{1,9})")
+
+
 @dataclass(frozen=True)
 class RegionsConfig:
     """How an image is cut into regions."""
 
-    kind: str = option("grid", "how regions are cut", choices=("grid",))
+    kind: str = option(
+        "grid",
+        "grid: equal cells; slic: superpixels, which follow the edges in the picture; boxes: your own",
+        choices=("grid", "slic", "boxes"),
+    )
     k: int = option(2, "rows and columns of the grid; 2 gives the paper's quadrants", low=1, high=32)
+    further: tuple[int, ...] = option((), "grid only: rows and columns of further grids over the same image")
+    overlap: float = option(
+        0.0, "grid only: share of its side that a cell has in common with the next one", low=0, high=0.99
+    )
+    segments: int = option(16, "slic only: about how many superpixels an image has", low=1, high=1000)
+    file: str = option("", "boxes only: a COCO detection file; empty: the column boxes of the manifest")
 
     def __post_init__(self) -> None:
         _check(self)
+        strange = [k for k in self.further if type(k) is not int or not 1 <= k <= 32]
+        if strange or len(set(self.scales)) < len(self.scales):
+            raise ConfigError(
+                f"grids must have distinct whole numbers of rows in 1 .. 32, got {', '.join(map(str, self.scales))}. "
+                "Try grid:2+4."
+            )
+        if self.kind != "grid" and (self.further or self.overlap):
+            raise ConfigError(f"further and overlap must be left alone unless kind is grid, got kind {self.kind!r}.")
+        if self.kind != "boxes" and self.file:
+            raise ConfigError(f"file must be empty unless kind is boxes, got {self.file!r} with kind {self.kind!r}.")
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Rows and columns of every grid."""
+        return (self.k, *self.further)
 
     @classmethod
     def parse(cls, text: str) -> RegionsConfig:
-        """Read the command line's form, `grid:K`."""
-        kind, _, size = text.partition(":")
-        if kind != "grid" or not size.isdecimal():
-            raise ConfigError(f"regions must be grid:K with a whole number K, got {text!r}. Try grid:2.")
-        return cls(kind, int(size))
+        """Read the command line's form: `grid:2`, `grid:2+4`, `grid:3@0.5`, `slic:N`, `boxes` or `boxes:FILE.json`.
+
+        A relative path is one of the current folder.
+        """
+        if grid := _GRID.fullmatch(text):
+            k, *further = map(int, grid[1].split("+"))
+            return cls("grid", k, tuple(further), float(grid[2] or 0))
+        if slic := _SLIC.fullmatch(text):
+            return cls("slic", segments=int(slic[1]))
+        kind, _, file = text.partition(":")
+        if kind == "boxes" and (file or text == kind):
+            return cls("boxes", file=os.path.abspath(os.path.expanduser(file)) if file else "")
+        raise ConfigError(
+            "regions must be grid:K with a whole number K (several: grid:2+4; overlapping: grid:3@0.5), slic:N, boxes "
+            f"or boxes:FILE.json, got {text!r}. Try grid:2."
+        )
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.k}"
+        if self.kind == "slic":
+            return f"slic:{self.segments}"
+        if self.kind == "boxes":
+            return f"boxes:{self.file}" if self.file else "boxes"
+        overlap = f"@{self.overlap}" if self.overlap else ""
+        return f"grid:{'+'.join(map(str, self.scales))}{overlap}"
 
 
 @dataclass(frozen=True)
@@ -130,11 +184,44 @@ class ClusteringConfig:
 
 
 @dataclass(frozen=True)
+class FamiliesConfig:
+    """Which clusters are shown as one feature."""
+
+    enabled: bool = option(True, "join clusters that show the same feature; off: every cluster is a feature")
+    near: float = option(0.6, "clusters whose medoids' cosine reaches this are joined", low=0, high=1)
+    alike: float = option(
+        0.8,
+        "so are clusters whose gaps differ from chance and have at least this cosine over the classes",
+        low=0,
+        high=1,
+    )
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
 class ScoringConfig:
     """The paper's rule for calling a feature suspicious."""
 
     min_influence: float = option(0.25, "features of a lower influence are pruned", low=0, high=1)
     two_sided: bool = option(True, "also ask for one class that gains and one that loses from the feature")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
+class SignificanceConfig:
+    """What chance alone would give, and how much evidence is enough."""
+
+    permutations: int = option(2000, "permutations of correctness within class", low=1000, high=1_000_000)
+    bootstrap: int = option(1000, "resamplings of the images behind the interval of the gap", low=100, high=100_000)
+    level: float = option(0.95, "level of every confidence interval", low=0.5, high=0.999)
+    min_images: int = option(10, "images with, and without, the feature that are enough evidence", low=1)
+    min_errors: int = option(5, "misclassified images with the feature that are enough evidence", low=0)
+    alpha: float = option(0.05, "share of false discoveries that is accepted", low=0.001, high=0.5)
+    split_half: bool = option(False, "also ask for the gap in each of two halves of the images")
 
     def __post_init__(self) -> None:
         _check(self)
@@ -149,6 +236,37 @@ class ExemplarsConfig:
 
     def __post_init__(self) -> None:
         _check(self)
+
+
+@dataclass(frozen=True)
+class EvidenceConfig:
+    """Removing a feature from its images and classifying them again, and what is concluded from it."""
+
+    rule: str = option(
+        "evidence",
+        "which features are flagged; evidence: enough support, a gap beyond chance, and errors that go when the "
+        "feature is removed; paper: influence and two-sided gap of every single cluster, as published",
+        choices=RULES,
+    )
+    operators: tuple[str, ...] = option(
+        ("token_drop", "mean_fill", "inpaint"), "how regions are removed; those that the model cannot do are left out"
+    )
+    agree: int = option(2, "operators that must agree (all of them, where a model has fewer)", low=1, high=5)
+    min_effect: float = option(0.2, "share of errors that removal must fix beyond the control", low=0, high=1)
+    min_keep: float = option(0.9, "share of right answers of other classes that must survive removal", low=0, high=1)
+    max_harm: float = option(
+        0.2, "accuracy the pull class may lose by removal, below that of its images without the feature", low=0, high=1
+    )
+    max_images: int = option(2000, "images per feature that are scored again; beyond that a random sample", low=20)
+    max_pasted: int = option(100, "images per feature into which it is pasted", low=0)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        strange = [name for name in self.operators if name not in OPERATORS]
+        if strange or len(set(self.operators)) != len(self.operators) or not self.operators:
+            raise ConfigError(
+                f"operators must be distinct ones of {', '.join(OPERATORS)}, got {', '.join(self.operators) or 'none'}."
+            )
 
 
 @dataclass(frozen=True)
@@ -172,7 +290,10 @@ class AuditConfig:
     embedding: EmbeddingConfig = EmbeddingConfig()
     prompts: PromptsConfig = PromptsConfig()
     clustering: ClusteringConfig = ClusteringConfig()
+    families: FamiliesConfig = FamiliesConfig()
     scoring: ScoringConfig = ScoringConfig()
+    significance: SignificanceConfig = SignificanceConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     exemplars: ExemplarsConfig = ExemplarsConfig()
     projection: ProjectionConfig = ProjectionConfig()
     seed: int = option(0, "seed of every random choice", low=0, high=2**31 - 1)
@@ -187,20 +308,13 @@ class AuditConfig:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> AuditConfig:
         """Rebuild a configuration from `to_dict` (lists become tuples again)."""
-        prompts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["prompts"].items()}
-        return cls(
-            saved["images"],
-            saved["model"],
-            RegionsConfig(**saved["regions"]),
-            EmbeddingConfig(**saved["embedding"]),
-            PromptsConfig(**prompts),
-            ClusteringConfig(**saved["clustering"]),
-            ScoringConfig(**saved["scoring"]),
-            ExemplarsConfig(**saved["exemplars"]),
-            ProjectionConfig(**saved["projection"]),
-            saved["seed"],
-            saved["max_unreadable"],
-        )
+        stages = {item.name: item.default for item in fields(cls) if is_dataclass(item.default)}
+        parts = {name: type(default)(**_tuples(saved[name])) for name, default in stages.items()}
+        return cls(**{**saved, **parts})
+
+
+def _tuples(saved: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
 
 
 @dataclass(frozen=True)

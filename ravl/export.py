@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ravl.errors import ConfigError, RunError
 from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun, writing
-from ravl.tables import Clustering, FeatureScores, ImageSet, Regions, Verdict
+from ravl.summary import per_class
+from ravl.tables import FeatureScores, ImageSet, Regions, Verdict
 
 SCHEMA = "ravl.confirmed-features"
 SCHEMA_VERSION = 1
@@ -48,7 +50,7 @@ def confirmed(run: AuditRun, ledger: Ledger) -> dict[str, Any]:
     Raises RunError when the run's features are not computed yet.
     """
     about = run.about
-    images, regions, clusters, scores = run.images(), run.regions(), run.clustering(), run.features()
+    images, regions, feature_of, scores = run.images(), run.regions(), run.feature_label(), run.features()
     verdicts = [verdict for _, verdict in sorted(ledger.verdicts(run.id).items()) if verdict.decision == "spurious"]
     return {
         "schema": SCHEMA,
@@ -56,14 +58,14 @@ def confirmed(run: AuditRun, ledger: Ledger) -> dict[str, Any]:
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": {"id": run.id, **{key: about[key] for key in ("name", "created", "packages", "config")}},
         "fingerprints": about["fingerprints"],
-        "features": [_feature(verdict, images, regions, clusters, scores) for verdict in verdicts],
+        "features": [_feature(verdict, images, regions, feature_of, scores) for verdict in verdicts],
     }
 
 
 def _feature(
-    verdict: Verdict, images: ImageSet, regions: Regions, clusters: Clustering, scores: FeatureScores
+    verdict: Verdict, images: ImageSet, regions: Regions, feature_of: NDArray[np.int32], scores: FeatureScores
 ) -> dict[str, Any]:
-    members = np.flatnonzero(clusters.label == verdict.feature)
+    members = np.flatnonzero(feature_of == verdict.feature)
     exists = bool(np.any(scores.feature == verdict.feature))
     pull = int(scores.pull_class[scores.row_of(verdict.feature)]) if exists else -1
     return {
@@ -84,17 +86,9 @@ def _feature(
 
 
 def _scores(scores: FeatureScores, row: int, class_names: tuple[str, ...]) -> dict[str, Any]:
-    counts = ("n_in", "right_in", "n_out", "right_out")
     return {
         **{name: _number(getattr(scores, name)[row]) for name in _SCORES},
-        "per_class": [
-            {
-                "class": name,
-                "gap": _number(scores.class_gap[row, y]),
-                **{count: _number(getattr(scores, count)[row, y]) for count in counts},
-            }
-            for y, name in enumerate(class_names)
-        ],
+        "per_class": per_class(scores, row, class_names),
     }
 
 

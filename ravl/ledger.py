@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,13 +24,14 @@ from ravl.config import DECISIONS
 from ravl.errors import ConfigError, RunError
 from ravl.tables import Verdict, columns
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Kept in the database as `user_version`."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""
 
 WITHDRAWN = "withdrawn"
+GROUPINGS = ("merge", "split")
 ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "lost")
 
@@ -50,6 +51,18 @@ _verdicts = sa.Table(
     sa.Column("reviewer", sa.String, nullable=False),
     sa.Column("at", sa.String, nullable=False),
     sa.Column("seen", sa.String, nullable=False),
+)
+_groupings = sa.Table(
+    "groupings",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.String, nullable=False, index=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("features", sa.String, nullable=False),
+    sa.Column("made", sa.String, nullable=False),
+    sa.Column("note", sa.String, nullable=False),
+    sa.Column("reviewer", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
 )
 _jobs = sa.Table(
     "jobs",
@@ -77,14 +90,34 @@ _jobs = sa.Table(
 )
 sa.Index("one_job_per_device", _jobs.c.device, unique=True, sqlite_where=_jobs.c.status.in_(ACTIVE))
 
-_REFUSE = "BEGIN SELECT RAISE(ABORT, 'verdicts are append-only'); END"
-_APPEND_ONLY = (
-    f"CREATE TRIGGER IF NOT EXISTS verdicts_UPDATE BEFORE UPDATE ON verdicts {_REFUSE}",
-    f"CREATE TRIGGER IF NOT EXISTS verdicts_DELETE BEFORE DELETE ON verdicts {_REFUSE}",
-    # INSERT OR REPLACE deletes the old row without asking the trigger above
-    "CREATE TRIGGER IF NOT EXISTS verdicts_REPLACE BEFORE INSERT ON verdicts "
-    f"WHEN EXISTS (SELECT 1 FROM verdicts WHERE id = NEW.id) {_REFUSE}",
-)
+
+def _append_only(table: str) -> tuple[str, ...]:
+    """Triggers that refuse to change or delete a row."""
+    refuse = f"BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END"
+    return (
+        f"CREATE TRIGGER IF NOT EXISTS {table}_UPDATE BEFORE UPDATE ON {table} {refuse}",
+        f"CREATE TRIGGER IF NOT EXISTS {table}_DELETE BEFORE DELETE ON {table} {refuse}",
+        # INSERT OR REPLACE deletes the old row without asking the trigger above
+        f"CREATE TRIGGER IF NOT EXISTS {table}_REPLACE BEFORE INSERT ON {table} "
+        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id) {refuse}",
+    )
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A person's change to the features of a run. kind: one of GROUPINGS. features: ids that went, made: ids that came.
+
+    at: UTC, ISO 8601. No line of this kind is ever changed.
+    """
+
+    run: str
+    kind: str
+    features: tuple[int, ...]
+    made: tuple[int, ...]
+    note: str
+    reviewer: str
+    at: str
+    id: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,7 +190,7 @@ class Ledger:
             return
         with self._writing() as connection:
             _meta.create_all(connection)
-            for trigger in _APPEND_ONLY:
+            for trigger in (*_append_only("verdicts"), *_append_only("groupings")):
                 connection.exec_driver_sql(trigger)
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -229,6 +262,30 @@ class Ledger:
         """The decision that holds for each feature: the last one, unless it withdraws."""
         last = {verdict.feature: verdict for verdict in self.history(run)}
         return {feature: verdict for feature, verdict in last.items() if verdict.decision != WITHDRAWN}
+
+    def add_grouping(
+        self, run: str, kind: str, features: Sequence[int], made: Sequence[int], reviewer: str, note: str = ""
+    ) -> Grouping:
+        """Append that a person merged features, or split one. Raises ConfigError without a reviewer or a known kind."""
+        if kind not in GROUPINGS:
+            raise ConfigError(f"kind must be one of {', '.join(GROUPINGS)}, got {kind!r}.")
+        if not reviewer.strip():
+            raise ConfigError("reviewer must be a name, got none. A change is kept together with who made it.")
+        ids, new = tuple(int(f) for f in features), tuple(int(f) for f in made)
+        grouping = Grouping(run, kind, ids, new, note.strip(), reviewer.strip(), now())
+        row = {**columns(grouping), "features": json.dumps(ids), "made": json.dumps(new)}
+        row.pop("id")
+        with self._writing() as connection:
+            stored = connection.execute(_groupings.insert().values(row))
+        return replace(grouping, id=_key(stored))
+
+    def groupings(self, run: str) -> list[Grouping]:
+        """All merges and splits of a run, oldest first."""
+        query = sa.select(_groupings).where(_groupings.c.run == run).order_by(_groupings.c.id)
+        with self._reading() as connection:
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        lists = ({**row, **{key: tuple(json.loads(row[key])) for key in ("features", "made")}} for row in rows)
+        return [Grouping(**row) for row in lists]
 
     def reviewers(self) -> list[str]:
         """Everyone who decided something in this workspace, the latest first."""

@@ -45,7 +45,10 @@ class ImageSet:
     caption: (I,) str, or None when the set has none.
     groups: extra columns of a manifest, name -> (I,) str.
     skipped: (file, reason) of every listed image that could not be used.
-    fingerprint: hex digest of all file contents, paths and labels.
+    fingerprint: hex digest of all file contents, paths, labels and boxes.
+    box_image: (B,) int32, image of each of people's own boxes, never falls; None when the set has none.
+    box: (B, 4) int32, x0, y0, x1, y1 in pixels of the upright image, half-open, inside the image; None likewise.
+    skipped_boxes: (file, which box and why) of every box that could not be used.
     """
 
     root: str
@@ -57,6 +60,9 @@ class ImageSet:
     groups: dict[str, NDArray[np.str_]] = field(default_factory=dict)
     skipped: tuple[tuple[str, str], ...] = ()
     fingerprint: str = ""
+    box_image: NDArray[np.int32] | None = None
+    box: NDArray[np.int32] | None = None
+    skipped_boxes: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _column(self, "file", np.str_, (None,))
@@ -72,39 +78,83 @@ class ImageSet:
         object.__setattr__(self, "groups", groups)
         if len(self.label) and not 0 <= self.label.min() <= self.label.max() < len(self.class_names):
             raise ValueError(f"label must index the {len(self.class_names)} class names, got {self.label.max()}.")
+        if (self.box is None) != (self.box_image is None):
+            raise ValueError("ImageSet.box and ImageSet.box_image must be given together.")
+        if self.box is not None and self.box_image is not None:
+            _column(self, "box_image", np.int32, (None,))
+            _column(self, "box", np.int32, (len(self.box_image), 4))
+            _check_boxes("ImageSet.box_image", self.box_image, "ImageSet.box", self.box, len(self))
+            if np.any(self.box[:, 2:] > self.size[self.box_image]):
+                raise ValueError("ImageSet.box must lie inside of its image. Clip it.")
 
     def __len__(self) -> int:
         return len(self.file)
 
 
+def _check_boxes(
+    image_name: str, image: NDArray[np.int32], box_name: str, box: NDArray[np.int32], n_images: int
+) -> None:
+    if len(image) and (np.any(np.diff(image) < 0) or image[0] < 0 or image[-1] >= n_images):
+        raise ValueError(f"{image_name} must rise within 0 .. {n_images - 1}.")
+    if np.any(box[:, :2] < 0) or np.any(box[:, 2:] <= box[:, :2]):
+        raise ValueError(f"{box_name} must be x0, y0, x1, y1 with 0 <= x0 < x1 and 0 <= y0 < y1.")
+
+
 @dataclass(frozen=True)
 class Regions:
-    """Boxes of all images, ordered by image.
+    """Boxes of all images, ordered by image; a region may be a part of its box only. They may overlap.
 
     image: (R,) int32, index into the image set; never falls.
     box: (R, 4) int32, x0, y0, x1, y1 in pixels of the upright original, half-open, inside the image.
     position: (R,) int16, which cell of its grid a region is; -1 where regions have no common positions.
     n_images: number of images, also those without a region.
+    mask_step: (R,) int32, side in pixels of the squares that a region's mask is made of; 0: the region is its whole
+        box. None: so are all of them.
+    mask_bits: (M,) uint8, the masks one after the other: a bit per square, row by row from the box's upper left corner
+        (the last squares of a row or column may reach beyond the box), each mask filled up with zeros to whole bytes.
     """
 
     image: NDArray[np.int32]
     box: NDArray[np.int32]
     position: NDArray[np.int16]
     n_images: int
+    mask_step: NDArray[np.int32] | None = None
+    mask_bits: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         _column(self, "image", np.int32, (None,))
         _column(self, "box", np.int32, (len(self.image), 4))
         _column(self, "position", np.int16, (len(self.image),))
-        if len(self.image) and (
-            np.any(np.diff(self.image) < 0) or self.image[0] < 0 or self.image[-1] >= self.n_images
-        ):
-            raise ValueError(f"Regions.image must rise within 0 .. {self.n_images - 1}.")
-        if np.any(self.box[:, :2] < 0) or np.any(self.box[:, 2:] <= self.box[:, :2]):
-            raise ValueError("Regions.box must be x0, y0, x1, y1 with 0 <= x0 < x1 and 0 <= y0 < y1.")
+        _check_boxes("Regions.image", self.image, "Regions.box", self.box, self.n_images)
+        if (self.mask_step is None) != (self.mask_bits is None):
+            raise ValueError("Regions.mask_step and Regions.mask_bits must be given together.")
+        if self.mask_step is not None:
+            self._check_masks()
         starts = np.searchsorted(self.image, np.arange(self.n_images + 1))
         starts.flags.writeable = False
         object.__setattr__(self, "_starts", starts)
+
+    def _check_masks(self) -> None:
+        _column(self, "mask_step", np.int32, (len(self.image),))
+        _column(self, "mask_bits", np.uint8, (None,))
+        assert self.mask_step is not None
+        assert self.mask_bits is not None
+        if np.any(self.mask_step < 0):
+            raise ValueError(f"Regions.mask_step must be 0 or more, got {self.mask_step.min()}.")
+        step = np.maximum(self.mask_step.astype(np.int64), 1)[:, None]
+        squares = (-(-(self.box[:, 2:] - self.box[:, :2]) // step)).prod(1) * (self.mask_step > 0)
+        starts = np.concatenate([[0], np.cumsum(-(-squares // 8))])
+        if len(self.mask_bits) != starts[-1]:
+            raise ValueError(
+                f"Regions.mask_bits must hold {starts[-1]} bytes for these boxes and steps, got {len(self.mask_bits)}."
+            )
+        masked = np.flatnonzero(squares)
+        if np.any(self.mask_bits[starts[masked + 1] - 1] & ((1 << (-squares[masked] % 8)) - 1)):
+            raise ValueError("Regions.mask_bits must be filled up with zeros.")
+        if len(masked) and not np.add.reduceat(np.bitwise_count(self.mask_bits).astype(np.int64), starts[masked]).all():
+            raise ValueError("Regions.mask_bits must leave something of every region, got a mask without a bit.")
+        starts.flags.writeable = False
+        object.__setattr__(self, "_mask_starts", starts)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -117,6 +167,30 @@ class Regions:
     def rows_of(self, image: int) -> slice:
         """The regions of one image."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
+
+    def kept(self, keep: NDArray[np.bool_]) -> Regions:
+        """The regions for which `keep` (R,) holds, of the same images."""
+        masks: dict[str, Any] = {}
+        if self.mask_step is not None and self.mask_bits is not None:
+            starts: NDArray[np.int64] = self._mask_starts  # type: ignore[attr-defined]
+            masks = {"mask_step": self.mask_step[keep], "mask_bits": self.mask_bits[np.repeat(keep, np.diff(starts))]}
+        return Regions(self.image[keep], self.box[keep], self.position[keep], self.n_images, **masks)
+
+    def mask_of(self, region: int) -> NDArray[np.bool_] | None:
+        """(h, w) bool, the pixels of a region's box that belong to it; None: the whole box."""
+        if self.mask_step is None or self.mask_bits is None or not self.mask_step[region]:
+            return None
+        step, (x0, y0, x1, y1) = int(self.mask_step[region]), self.box[region].tolist()
+        rows, columns = -(-(y1 - y0) // step), -(-(x1 - x0) // step)
+        starts: NDArray[np.int64] = self._mask_starts  # type: ignore[attr-defined]
+        bits = np.unpackbits(self.mask_bits[starts[region] : starts[region + 1]], count=rows * columns)
+        squares = bits.reshape(rows, columns).astype(bool)
+        return squares.repeat(step, 0)[: y1 - y0].repeat(step, 1)[:, : x1 - x0]
+
+    def masks_of(self, image: int) -> list[NDArray[np.bool_] | None]:
+        """`mask_of` each region of one image."""
+        rows = self.rows_of(image)
+        return [self.mask_of(region) for region in range(rows.start, rows.stop)]
 
 
 @dataclass(frozen=True)
@@ -194,6 +268,45 @@ class Clustering:
 
 
 @dataclass(frozen=True)
+class Families:
+    """Which clusters are one feature.
+
+    family: (C,) int32 >= 0, feature id of every cluster. An id that an edit retired is never given again, so that a
+        feature may be without clusters.
+    reason: (C,) str, what joins a cluster to the others of its feature: near, alike or edited; "" where it is alone.
+    """
+
+    family: NDArray[np.int32]
+    reason: NDArray[np.str_]
+
+    def __post_init__(self) -> None:
+        _column(self, "family", np.int32, (None,))
+        _column(self, "reason", np.str_, (len(self.family),))
+        if len(self.family) and self.family.min() < 0:
+            raise ValueError(f"Families.family must be at least 0, got {self.family.min()}.")
+        if strange := set(self.reason.tolist()) - {"", "near", "alike", "edited"}:
+            raise ValueError(f"Families.reason must be near, alike, edited or empty, got {min(strange)!r}.")
+
+    @property
+    def n_features(self) -> int:
+        """One more than the highest feature id."""
+        return int(self.family.max(initial=-1)) + 1
+
+    def features_of(self, label: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """(R,) feature id of regions with cluster ids `label`; NOISE stays NOISE. Raises ValueError for other ids."""
+        label = np.asarray(label, np.int64)
+        if len(label) and not NOISE <= label.min() <= label.max() < len(self.family):
+            found = f"{label.min()} .. {label.max()}"
+            raise ValueError(f"label must lie in {NOISE} .. {len(self.family) - 1}, got {found}.")
+        feature: NDArray[np.int32] = np.append(self.family, np.int32(NOISE))[label]  # the last entry stands for noise
+        return feature
+
+    def clusters_of(self, feature: int) -> NDArray[np.int64]:
+        """Ids of the clusters of one feature, rising; empty for a retired id."""
+        return np.flatnonzero(self.family == feature)
+
+
+@dataclass(frozen=True)
 class FeatureScores:
     """The paper's scores, one entry per feature, best first.
 
@@ -242,11 +355,83 @@ class FeatureScores:
         return len(self.feature)
 
     def row_of(self, feature: int) -> int:
-        """The rank (0 = best) of a feature id. Raises KeyError for an unknown id."""
-        found = np.flatnonzero(self.feature == feature)
-        if not len(found):
-            raise KeyError(f"feature must be one of {sorted(self.feature.tolist())}, got {feature}.")
-        return int(found[0])
+        """The row of a feature id. Raises KeyError for an unknown id."""
+        return _row_of(self.feature, feature)
+
+
+@dataclass(frozen=True)
+class Significance:
+    """What of a feature's scores is beyond chance, row by row with `FeatureScores`.
+
+    In and out are images with and without the feature; differences are the accuracy in minus the accuracy out.
+
+    feature: (F,) int32. n_comparable: (F,) int32, classes with images on both sides.
+    excess_gap: (F,) float32, the gap minus its mean by chance; gap_low, gap_high: its bootstrap interval.
+    p: (F,) float64 in (0, 1], permutation test of the gap. These four are NaN where the gap is undefined.
+    q: (F,) float64 in [p, 1], p corrected for the number of features; NaN where the feature is not supported.
+    supported: (F,) bool, enough images with and without the feature, and enough errors with it, in comparable classes.
+    excess_influence: (F,) float32 <= 1: 1 where the feature decides every error, 0 where as many as chance would, below
+        0 where fewer; NaN where no error can be judged, or where no other region could have decided.
+    pull_diff, pull_low, pull_high: (F,) float32 in [-1, 1], of the pull class; NaN where a side is empty.
+    other_diff, other_low, other_high: the same of the other comparable classes together.
+    pull_in, pull_out, other_in, other_out: (F, 2) int32, right images and all images; 0 without a pull class.
+    replicated: (F,) int8, 1 found in both halves of the images, 0 not, -1 not asked.
+    """
+
+    feature: NDArray[np.int32]
+    n_comparable: NDArray[np.int32]
+    excess_gap: NDArray[np.float32]
+    gap_low: NDArray[np.float32]
+    gap_high: NDArray[np.float32]
+    p: NDArray[np.float64]
+    q: NDArray[np.float64]
+    supported: NDArray[np.bool_]
+    excess_influence: NDArray[np.float32]
+    pull_diff: NDArray[np.float32]
+    pull_low: NDArray[np.float32]
+    pull_high: NDArray[np.float32]
+    other_diff: NDArray[np.float32]
+    other_low: NDArray[np.float32]
+    other_high: NDArray[np.float32]
+    pull_in: NDArray[np.int32]
+    pull_out: NDArray[np.int32]
+    other_in: NDArray[np.int32]
+    other_out: NDArray[np.int32]
+    replicated: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        _column(self, "feature", np.int32, (None,))
+        n = len(self.feature)
+        pairs = ("pull_in", "pull_out", "other_in", "other_out")
+        special: dict[str, Any] = {"n_comparable": np.int32, "p": np.float64, "q": np.float64}
+        special |= {"supported": np.bool_, "replicated": np.int8}
+        for name in columns(self):
+            if name in pairs:
+                _column(self, name, np.int32, (n, 2))
+            elif name != "feature":
+                _column(self, name, special.get(name, np.float32), (n,))
+        for name in pairs:
+            count = getattr(self, name)
+            if not np.all((count[:, 0] >= 0) & (count[:, 0] <= count[:, 1])):
+                raise ValueError(f"Significance.{name} must hold 0 <= right <= all, got {count.tolist()}.")
+        for name, least in (("p", 0.0), ("q", self.p)):  # comparisons with NaN are false
+            value = getattr(self, name)
+            if np.any(value < least) or np.any(value > 1):
+                raise ValueError(f"Significance.{name} must lie in [{'p' if name == 'q' else 0}, 1], got {value}.")
+        if np.any(np.isnan(self.q) == self.supported):
+            raise ValueError("Significance.q must be NaN exactly where a feature is not supported.")
+        for side in ("gap", "pull", "other"):
+            if np.any(getattr(self, f"{side}_low") > getattr(self, f"{side}_high")):
+                raise ValueError(f"Significance.{side}_low must not exceed {side}_high.")
+        if not np.isin(self.replicated, (-1, 0, 1)).all():
+            raise ValueError(f"Significance.replicated must be 1, 0 or -1, got {self.replicated}.")
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    def row_of(self, feature: int) -> int:
+        """The row of a feature id. Raises KeyError for an unknown id."""
+        return _row_of(self.feature, feature)
 
 
 @dataclass(frozen=True)
@@ -280,6 +465,166 @@ class Exemplars:
     def rows_of(self, feature: int) -> NDArray[np.int64]:
         """Row numbers of one feature, best first."""
         return np.flatnonzero(self.feature == feature)
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """What the model answers when features are removed from images, and when they are pasted into others.
+
+    operators: O names. Removal, one row per (feature, image that shows it), grouped by feature in rank order:
+    feature, image: (N,) int32. after: (N, O) int16, the class with all of the feature's regions removed; -1 where the
+    operator cannot be applied. control: (N, O) int16, the class with other regions of the same image and of equal area
+    removed instead; only for misclassified images, -1 elsewhere and where no such regions are left.
+    Pasting, one row per trial: pasted_feature, pasted_image, pasted_region (whose crop), pasted_place (region it
+    covers): (P,) int32. pasted_after: (P,) int16, the class.
+    """
+
+    operators: tuple[str, ...]
+    feature: NDArray[np.int32]
+    image: NDArray[np.int32]
+    after: NDArray[np.int16]
+    control: NDArray[np.int16]
+    pasted_feature: NDArray[np.int32]
+    pasted_image: NDArray[np.int32]
+    pasted_region: NDArray[np.int32]
+    pasted_place: NDArray[np.int32]
+    pasted_after: NDArray[np.int16]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operators", tuple(str(name) for name in self.operators))
+        _column(self, "feature", np.int32, (None,))
+        n = len(self.feature)
+        _column(self, "image", np.int32, (n,))
+        for name in ("after", "control"):
+            _column(self, name, np.int16, (n, len(self.operators)))
+        _column(self, "pasted_feature", np.int32, (None,))
+        for name in ("pasted_image", "pasted_region", "pasted_place"):
+            _column(self, name, np.int32, (len(self.pasted_feature),))
+        _column(self, "pasted_after", np.int16, (len(self.pasted_feature),))
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    def rows_of(self, feature: int) -> NDArray[np.int64]:
+        """Removal rows of one feature."""
+        return np.flatnonzero(self.feature == feature)
+
+
+GRADES = ("causal", "core", "context", "undecided")
+"""What removal says about a feature; computed, never a verdict."""
+
+REASONS = ("causal", "support", "chance", "not replicated", "no effect", "harm", "disagree")
+"""Why a feature has its grade: see `ravl.discovery.evidence`."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What removing a feature shows, one entry per feature in rank order: flagged ones first, best first.
+
+    operators: O names. feature: (F,) int32. flagged: (F,) bool, by the audit's rule. grade, reason: (F,) str, one of
+    GRADES and REASONS. error_share: (F,) float32 in [0, 1], share of all errors of the image set that become right
+    when the feature is removed, by as many operators as must agree; NaN where it was not removed.
+    Counts by operator, (F, O) int32, 0 where it was not removed:
+    n_errors, fixed: misclassified images with the feature that were scored again; of these, right without it.
+    n_control, control_fixed: those that have a control; of these, right without the control regions.
+    only_feature, only_control: discordant pairs: right without the feature only, without the control regions only.
+    n_pull, pull_kept: right images of the pull class; of these, still right. n_other, other_kept: of all other classes.
+    n_pull_all, pull_right_after: all images of the pull class with the feature; of these, right without it.
+    p, q: (F, O) float32, exact McNemar test of the discordant pairs, and corrected over the features; NaN where untested.
+    n_pasted, induced: (F,) int32, right images of other classes it was pasted into; of these, then called the pull class.
+    n_after, right_after: (F, Y) int32, images with the feature per class that were scored again, and how many of them
+    are right without it by the first operator.
+    """
+
+    operators: tuple[str, ...]
+    feature: NDArray[np.int32]
+    flagged: NDArray[np.bool_]
+    grade: NDArray[np.str_]
+    reason: NDArray[np.str_]
+    error_share: NDArray[np.float32]
+    n_errors: NDArray[np.int32]
+    fixed: NDArray[np.int32]
+    n_control: NDArray[np.int32]
+    control_fixed: NDArray[np.int32]
+    only_feature: NDArray[np.int32]
+    only_control: NDArray[np.int32]
+    n_pull: NDArray[np.int32]
+    pull_kept: NDArray[np.int32]
+    n_other: NDArray[np.int32]
+    other_kept: NDArray[np.int32]
+    n_pull_all: NDArray[np.int32]
+    pull_right_after: NDArray[np.int32]
+    p: NDArray[np.float32]
+    q: NDArray[np.float32]
+    n_pasted: NDArray[np.int32]
+    induced: NDArray[np.int32]
+    n_after: NDArray[np.int32]
+    right_after: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operators", tuple(str(name) for name in self.operators))
+        _column(self, "feature", np.int32, (None,))
+        n, n_operators, classes = len(self.feature), len(self.operators), np.asarray(self.n_after).shape[-1]
+        singles: dict[str, Any] = {"flagged": np.bool_, "grade": np.str_, "reason": np.str_, "error_share": np.float32}
+        for name, dtype in (singles | {"n_pasted": np.int32, "induced": np.int32}).items():
+            _column(self, name, dtype, (n,))
+        for name in BY_OPERATOR:
+            _column(self, name, np.float32 if name in ("p", "q") else np.int32, (n, n_operators))
+        for name in ("n_after", "right_after"):
+            _column(self, name, np.int32, (n, classes))
+        for name, allowed in (("grade", GRADES), ("reason", REASONS)):
+            if strange := set(getattr(self, name).tolist()) - set(allowed):
+                raise ValueError(f"Evidence.{name} must be one of {', '.join(allowed)}, got {sorted(strange)[0]!r}.")
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    @property
+    def tested(self) -> NDArray[np.bool_]:
+        """(F,) whether the feature was removed from its images."""
+        out: NDArray[np.bool_] = self.n_after.sum(1) > 0
+        return out
+
+    def row_of(self, feature: int) -> int:
+        """The rank (0 = best) of a feature id. Raises KeyError for an unknown id."""
+        return _row_of(self.feature, feature)
+
+
+BY_OPERATOR = (
+    *("n_errors", "fixed", "n_control", "control_fixed", "only_feature", "only_control", "n_pull", "pull_kept"),
+    *("n_other", "other_kept", "n_pull_all", "pull_right_after", "p", "q"),
+)
+"""Columns of `Evidence` with one number per operator."""
+
+
+def _row_of(ids: NDArray[np.int32], feature: int) -> int:
+    found = np.flatnonzero(ids == feature)
+    if not len(found):
+        raise KeyError(f"feature must be one of {sorted(ids.tolist())}, got {feature}.")
+    return int(found[0])
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the encoder `tokens` agrees with `crop` on a sample of n regions; NaN where nothing could be compared.
+
+    cosine: mean cosine of the two embeddings of a region, in [-1, 1]. same_class: share of the regions whose best class
+    is the same, in [0, 1]. spearman: rank correlation over the regions, in [-1, 1], of the score for the class that is
+    predicted for the region's image; also NaN where one encoder gives all regions the same score.
+    """
+
+    n: int
+    cosine: float
+    same_class: float
+    spearman: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", int(self.n))
+        for name in ("cosine", "same_class", "spearman"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+            value, low = getattr(self, name), 0 if name == "same_class" else -1
+            if not (np.isnan(value) or low - 1e-3 <= value <= 1 + 1e-3) or (not self.n and not np.isnan(value)):
+                raise ValueError(f"Agreement.{name} must lie in {low} .. 1, or be NaN without regions, got {value}.")
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.tables": ("numpy", "numpy.*"),
     # 1  images, counts
     "ravl.data.manifest": ("ravl.data.*", *RECORDS, "pandas"),
-    "ravl.data*": ("ravl.data.*", *RECORDS, "PIL"),
+    "ravl.data*": ("ravl.data.*", *RECORDS, "PIL", "cv2"),
     "ravl.evaluation": RECORDS,
     # 2  what is kept, and the science: no torch
     "ravl.store*": ("ravl", "ravl.store.*", *RECORDS, "pandas"),
     "ravl.ledger": (*RECORDS, "sqlalchemy", "sqlalchemy.*"),
-    "ravl.export": (*RECORDS, "ravl.ledger", "ravl.store"),
+    "ravl.export": (*RECORDS, "ravl.ledger", "ravl.store", "ravl.summary"),
     "ravl.summary": (*RECORDS, "ravl.evaluation", "ravl.store"),
     "ravl.progress": (*RECORDS, "ravl.ledger", "psutil", "rich.*"),
     "ravl.planted": RECORDS,
     "ravl.planted.digits": (*RECORDS, "PIL", "sklearn.datasets"),
-    "ravl.discovery*": ("ravl.discovery.*", *RECORDS, "ravl.data", "ravl.vlm.interface", "PIL", "hdbscan", "umap"),
+    "ravl.discovery*": (
+        *("ravl.discovery.*", *RECORDS, "ravl.data", "ravl.vlm.interface", "PIL", "hdbscan", "umap", "scipy.*"),
+        *("ravl.data.painting", "skimage.segmentation"),
+    ),
     # 3  the door to models
     "ravl.vlm.interface": ("numpy", "numpy.*", "PIL"),
     "ravl.vlm.geometry": RECORDS,
@@ -57,18 +60,24 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("ravl.mitigation.loss", "ravl.planted.digits", "PIL"),
     ),
     # 5  the order of the stages
-    "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface", "PIL"),
+    "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface"),
     "ravl.repair": (
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
         "ravl.vlm.transformers_clip",
     ),
     "ravl.bench": (*RECORDS, "ravl.discovery.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
-    "ravl.benchmark": ("ravl", *RECORDS, "ravl.planted.digits", "ravl.store"),
+    "ravl.benchmark": (),
+    "ravl.benchmark.command": ("ravl.benchmark.*", "ravl.errors", "ravl.store"),
+    "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.planted.digits", "ravl.store"),
+    "ravl.benchmark.discovery": (
+        *("ravl", "ravl.benchmark.*", *RECORDS, "ravl.discovery.*", "ravl.planted.*", "ravl.store", "ravl.store.files"),
+    ),
+    "ravl.benchmark.*": ("ravl.benchmark.*", *RECORDS, "ravl.discovery.*", "ravl.store", "sklearn.*"),
     # 6  commands
-    "ravl.api": (*RECORDS, *RUN, "ravl.audit", "ravl.repair", "ravl.vlm"),
+    "ravl.api": (*RECORDS, *RUN, "ravl.audit", "ravl.discovery.families", "ravl.repair", "ravl.vlm"),
     "ravl.cli": (
         *("ravl", *RECORDS, *RUN, "ravl.api", "ravl.doctor", "ravl.serve", "ravl.progress", "ravl.summary"),
-        *("ravl.export", "ravl.discovery.scoring", "ravl.planted.digits"),
+        *("ravl.export", "ravl.discovery.scoring", "ravl.planted.digits", "ravl.benchmark.command"),
     ),
     "ravl.__main__": ("ravl.cli",),
     "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.transformers_clip", "psutil"),

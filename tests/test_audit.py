@@ -43,16 +43,18 @@ def test_the_planted_square_is_the_first_feature(scenes, tmp_path, clustering, e
         workspace=tmp_path,
         device="cpu",
     )
-    scores, exemplars = run.features(), run.exemplars()
-    top = int(scores.feature[0])
-    assert scores.passes[0]
-    assert CLASSES[scores.pull_class[0]] == TARGET
+    scores, exemplars, evidence = run.features(), run.exemplars(), run.evidence()
+    top = int(evidence.feature[0])
+    row = scores.row_of(top)
+    assert scores.passes[row]
+    assert (bool(evidence.flagged[0]), evidence.grade[0]) == (True, "causal")
+    assert CLASSES[scores.pull_class[row]] == TARGET
     rows = exemplars.rows_of(top)[:10]
     hits = [shows_mark(run, world, exemplars.image[r], exemplars.region[r]) for r in rows]
     assert hits == [True] * 10
     assert (np.diff(exemplars.contribution[rows]) <= 0).all()
     assert (exemplars.contribution[rows] > 0).all()
-    members = np.flatnonzero(run.clustering().label == top)
+    members = np.flatnonzero(run.feature_label() == top)
     precision = np.mean([shows_mark(run, world, run.regions().image[r], r) for r in members])
     assert precision > 0.9
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ from ravl.config import (
     AuditConfig,
     ClusteringConfig,
     EmbeddingConfig,
+    EvidenceConfig,
     ExemplarsConfig,
+    FamiliesConfig,
     MitigationConfig,
     ProjectionConfig,
     PromptsConfig,
     RegionsConfig,
     ScoringConfig,
+    SignificanceConfig,
     digest,
 )
 from ravl.errors import ConfigError
@@ -27,7 +31,10 @@ STAGES = (
     EmbeddingConfig,
     PromptsConfig,
     ClusteringConfig,
+    FamiliesConfig,
     ScoringConfig,
+    SignificanceConfig,
+    EvidenceConfig,
     ExemplarsConfig,
     ProjectionConfig,
 )
@@ -53,17 +60,71 @@ def test_every_setting_has_help_and_a_checked_range(kind: type, item: Any) -> No
             kind(**{item.name: bad})
 
 
-@pytest.mark.parametrize("text", ["grid", "grid:", "grid:x", "grid:2.5", "slic:3", "", "grid:-1", "grid:²"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("grid", "grid:", "grid:x", "grid:2.5", "", "grid:-1", "grid:²", "grid:2+", "grid:+2", "grid:2@", "grid:2@x"),
+        *("grid:2@-0.1", "grid:2@nan", "slic", "slic:", "slic:2.5", "slic:4@0.5", "boxes:", "box", "grid:2 "),
+    ],
+)
 def test_regions_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"regions must be grid:K with a whole number K, got .* Try grid:2"):
+    with pytest.raises(ConfigError, match=r"regions must be grid:K with a whole number K .*, got .* Try grid:2"):
         RegionsConfig.parse(text)
 
 
-def test_regions_as_text() -> None:
-    assert RegionsConfig.parse("grid:4") == RegionsConfig(k=4)
-    assert RegionsConfig.parse(str(RegionsConfig(k=7))) == RegionsConfig(k=7)
-    with pytest.raises(ConfigError, match=r"k must lie in 1 \.\. 32, got 0"):
-        RegionsConfig.parse("grid:0")
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("grid:4", RegionsConfig(k=4)),
+        ("grid:2+4", RegionsConfig(k=2, further=(4,))),
+        ("grid:3@0.5", RegionsConfig(k=3, overlap=0.5)),
+        ("grid:2+4+7@1e-05", RegionsConfig(k=2, further=(4, 7), overlap=1e-5)),
+        ("slic:30", RegionsConfig("slic", segments=30)),
+        ("boxes", RegionsConfig("boxes")),
+        ("boxes:/data/a b:c.json", RegionsConfig("boxes", file="/data/a b:c.json")),
+    ],
+)
+def test_regions_as_text(text: str, config: RegionsConfig) -> None:
+    assert RegionsConfig.parse(text) == config
+    assert str(config) == text
+    saved = json.loads(json.dumps(AuditConfig("/data", "demo", config).to_dict()))
+    assert AuditConfig.from_dict(saved).regions == config
+
+
+def test_a_run_from_before_there_were_other_regions_is_read() -> None:
+    saved = AuditConfig("/data", "demo").to_dict() | {"regions": {"kind": "grid", "k": 2}}
+    assert AuditConfig.from_dict(saved).regions == RegionsConfig()
+
+
+def test_the_overlap_may_be_written_in_more_than_one_way() -> None:
+    assert RegionsConfig.parse("grid:3@.50") == RegionsConfig.parse("grid:3@0.5")
+    assert str(RegionsConfig.parse("grid:3@0")) == "grid:3"
+
+
+def test_a_file_of_boxes_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RegionsConfig.parse("boxes:b.json").file == str(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, r"k must lie in 1 \.\. 32, got 0"),
+        ({"further": (2,)}, "distinct whole numbers of rows in 1 .. 32, got 2, 2. Try grid:2[+]4"),
+        ({"further": (4, 33)}, "got 2, 4, 33"),
+        ({"further": (4.0,)}, "got 2, 4.0"),
+        ({"overlap": 1.0}, r"overlap must lie in 0 \.\. 0.99, got 1.0"),
+        (
+            {"kind": "slic", "overlap": 0.5},
+            "further and overlap must be left alone unless kind is grid, got kind 'slic'",
+        ),
+        ({"kind": "boxes", "further": (4,)}, "unless kind is grid"),
+        ({"kind": "slic", "file": "a.json"}, "file must be empty unless kind is boxes, got 'a.json'"),
+    ],
+)
+def test_regions_that_contradict_themselves(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RegionsConfig(**settings)
 
 
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", "{0}"])
@@ -88,7 +149,10 @@ def full() -> AuditConfig:
         EmbeddingConfig("crop", 0.2, 8),
         PromptsConfig(("a", "b"), ("x {}", "y {}"), "model"),
         ClusteringConfig("kmedoids", "final", 10, 20, 3, 7, 2, 200),
+        FamiliesConfig(False, 0.5, 0.9),
         ScoringConfig(0.1, False),
+        SignificanceConfig(permutations=3000, split_half=True),
+        EvidenceConfig("paper", ("blur", "mean_fill"), agree=1),
         ExemplarsConfig(3, 30),
         ProjectionConfig(9, 0.5),
         7,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -17,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from ravl.data import decode, load_images, read_images
+from ravl.data import decode, load_images, read_images, with_coco
 from ravl.data.decoding import decode_bytes
 from ravl.data.images import in_order
 from ravl.errors import DataError
-from ravl.tables import Step
+from ravl.tables import ImageSet, Step
 
 ORIENTATION = 0x0112
 
@@ -580,6 +581,244 @@ def test_too_many_classes(tmp_path: Path) -> None:
     rows = [("image_path", "label"), *((f"{i}.png", f"text {i}") for i in range(33_000))]
     with pytest.raises(DataError, match="at most 32767 classes, got 33000"):
         read_images(manifest(tmp_path / "a.csv", rows))
+
+
+# --- people's own boxes --------------------------------------------------------------------------------------------
+
+
+def boxed(root: Path, cells: list[str], **options: float) -> ImageSet:
+    """Four images of 6 x 4 pixels, from a manifest with this column of boxes."""
+    head, *rows = rows_for(root, len(cells))
+    table = [(*head, "boxes"), *((*row, cell) for row, cell in zip(rows, cells, strict=True))]
+    return read_images(manifest(root / "boxed.csv", table), **options)  # type: ignore[arg-type]
+
+
+def boxes_of(images: ImageSet) -> list[list[list[int]]]:
+    assert images.box is not None
+    assert images.box_image is not None
+    return [images.box[images.box_image == i].tolist() for i in range(len(images))]
+
+
+def test_a_manifest_with_boxes(tmp_path: Path) -> None:
+    images = boxed(tmp_path, ["[[0,0,6,4],[1, 1, 2.0, 3]]", "[]", "", " [[5,3,6,4]] "], max_unreadable=0)
+    assert boxes_of(images) == [[[0, 0, 6, 4], [1, 1, 2, 3]], [], [], [[5, 3, 6, 4]]]
+    assert images.skipped_boxes == ()
+    assert images.groups == {}
+    assert len(images) == 4
+
+
+def test_boxes_are_clipped_and_the_unusable_are_listed(tmp_path: Path) -> None:
+    cells = ["[[-3, -1, 2, 99], [6, 0, 9, 4], [2, 2, 2, 3]]", "[[3, 3, 1, 4], [0, 0, 6, 4], [0, -9, 6, 0]]", "[]", "[]"]
+    images = boxed(tmp_path, cells, max_unreadable=4 / 6)
+    assert boxes_of(images) == [[[0, 0, 2, 4]], [[0, 0, 6, 4]], [], []]
+    assert images.skipped_boxes == (
+        ("pictures/0.png", "box 2 [6, 0, 9, 4] lies outside of the image, which has 6 x 4 pixels"),
+        ("pictures/0.png", "box 3 [2, 2, 2, 3] is empty"),
+        ("pictures/1.png", "box 1 [3, 3, 1, 4] is empty"),
+        ("pictures/1.png", "box 3 [0, -9, 6, 0] lies outside of the image, which has 6 x 4 pixels"),
+    )
+    assert images.skipped == ()
+    with pytest.raises(
+        DataError, match=r"at most 60 % of the boxes of .*boxed.csv .* 4 of 6 do: pictures/0.png: box 2 \[6, 0, 9, 4\]"
+    ):
+        boxed(tmp_path, cells, max_unreadable=0.6)
+
+
+@pytest.mark.parametrize(
+    ("box", "whole"),
+    [
+        ("[0.2, 0.9, 1.1, 2.0]", [0, 0, 2, 2]),  # every pixel that is touched
+        ("[0.9999999, 1.0000001, 2.0000001, 2.9999999]", [1, 1, 2, 3]),  # but not by an error of rounding
+        ("[2.3, 2.3, 2.4, 2.4]", [2, 2, 3, 3]),
+        ("[-1e300, 0, 1e300, 4]", [0, 0, 6, 4]),
+    ],
+)
+def test_boxes_between_pixels(box: str, whole: list[int], tmp_path: Path) -> None:
+    assert boxes_of(boxed(tmp_path, [f"[{box}]", "", "", ""])) == [[whole], [], [], []]
+
+
+def test_boxes_that_are_not_finite_are_listed(tmp_path: Path) -> None:
+    images = boxed(tmp_path, ["[[NaN, 0, 1, 1]]", "[[0, 0, Infinity, 1]]", "", ""], max_unreadable=1)
+    assert [reason.split("] ")[1] for _, reason in images.skipped_boxes] == ["is not finite", "is not finite"]
+    assert boxes_of(images) == [[]] * 4
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "[0, 0, 1, 1]",
+        "[[0, 0, 1]]",
+        "[[0, 0, 1, true]]",
+        "0 0 1 1",
+        "[[0, 0, 1, 1]",
+        "{}",
+        "[[[0, 0, 1, 1]]]",
+        "[" * 9999,
+    ]
+    + [f"[[0, 0, 1, {10**400}]]", '[["0", 0, 1, 1]]', "null", "[null]"],
+    ids=lambda cell: cell[:12],
+)
+def test_a_column_of_something_else_is_refused(cell: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"boxed.csv must have a list of boxes .* in row 2\. Write \[x0, y0, x1, y1\]"):
+        boxed(tmp_path, ["", cell, "", ""], max_unreadable=1)
+
+
+def test_boxes_of_unreadable_images_go_with_them(tmp_path: Path) -> None:
+    cells = ["[[0,0,1,1]]", "[[0,0,2,2]]", "[[0,0,3,3]]", "[[0,0,4,4]]"]
+    head, *rows = rows_for(tmp_path)
+    (tmp_path / "pictures" / "1.png").write_bytes(b"")
+    table = [(*head, "boxes"), *((*row, cell) for row, cell in zip(rows, cells, strict=True))]
+    images = read_images(manifest(tmp_path / "a.csv", table), max_unreadable=0.5)
+    assert boxes_of(images) == [[[0, 0, 1, 1]], [[0, 0, 3, 3]], [[0, 0, 4, 4]]]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_boxes_in_parquet(nested: bool, tmp_path: Path) -> None:
+    """As text, or as the lists that Parquet has itself."""
+    lists = [[[0, 0, 2, 3], [1, 1, 2, 2]], [], None, [[0, 0, 6, 4]]]
+    table = pd.DataFrame(rows_for(tmp_path)[1:], columns=["image_path", "label"])
+    table["boxes"] = lists if nested else [None if v is None else str(v) for v in lists]
+    table.to_parquet(tmp_path / "a.parquet")
+    found = read_images(tmp_path / "a.parquet")
+    assert boxes_of(found) == [v or [] for v in lists]
+    text = boxed(tmp_path, ["" if v is None else str(v) for v in lists])
+    assert found.fingerprint == text.fingerprint
+
+
+def test_the_fingerprint_follows_the_boxes(tmp_path: Path) -> None:
+    none = read_images(manifest(tmp_path / "a.csv", rows_for(tmp_path)))
+    columns = [[""] * 4, ["[[0,0,1,1]]", "", "", ""], ["", "[[0,0,1,1]]", "", ""], ["[[0,0,1,2]]", "", "", ""]]
+    columns += [["[[0,0,1,1],[0,0,1,1]]", "", "", ""]]
+    prints = {none.fingerprint, *(boxed(tmp_path, cells).fingerprint for cells in columns)}
+    assert len(prints) == 6
+    assert boxed(tmp_path, ["[[0,0,1,1]]", "[]", "", ""]).fingerprint in prints  # how nothing is written is no content
+
+
+# --- COCO ------------------------------------------------------------------------------------------------------------
+
+
+def coco(path: Path, names: list[str], annotations: list[tuple[int, list[float]]], **more: object) -> Path:
+    """A detection file; annotations: (index of the name, x, y, width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "images": [{"id": 10 + i, "file_name": name, **more} for i, name in enumerate(names)],
+        "annotations": [{"id": i, "image_id": 10 + n, "bbox": box} for i, (n, box) in enumerate(annotations)],
+        "categories": [],
+    }
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_boxes_of_a_coco_file(tmp_path: Path) -> None:
+    images = read_images(folder(tmp_path / "set", cat=2, dog=2))
+    names = ["dog/00.png", "cat/01.png", "of/another/set.png"]
+    rows = [(0, [1, 1, 2, 2]), (1, [-1.0, 0, 3.5, 4]), (0, [0, 0, 6, 4]), (2, [0, 0, 1, 1]), (0, [6, 0, 1, 1])]
+    path = coco(tmp_path / "boxes.json", names, rows)
+    found = with_coco(images, path, 0.25)
+    assert boxes_of(found) == [[], [[0, 0, 3, 4]], [[1, 1, 3, 3], [0, 0, 6, 4]], []]
+    assert found.skipped_boxes == (
+        ("dog/00.png", "box 3 [6, 0, 7, 1] lies outside of the image, which has 6 x 4 pixels"),
+    )
+    assert found.fingerprint not in ("", images.fingerprint)
+    assert images.box is None
+    with pytest.raises(DataError, match=r"at most 20 % of the boxes of .*boxes.json .*, but 1 of 4 do"):
+        with_coco(images, path, 0.2)
+
+
+@pytest.mark.parametrize("name", ["set/cat/00.png", "cat/00.png", "00.png", "cat\\00.png", "./set/../set/cat/00.png"])
+def test_names_in_a_coco_file(name: str, tmp_path: Path) -> None:
+    """Relative to the images, relative to the file, or a name that only one image has."""
+    images = read_images(folder(tmp_path / "set", cat=1, dog=2))
+    put(tmp_path / "set" / "dog" / "00.png").rename(tmp_path / "set" / "dog" / "02.png")
+    images = read_images(tmp_path / "set")
+    found = with_coco(images, coco(tmp_path / "boxes.json", [name], [(0, [0, 0, 1, 1])]), 0)
+    assert boxes_of(found) == [[[0, 0, 1, 1]], [], []]
+    absolute = coco(tmp_path / "b.json", [str(tmp_path / "set" / "cat" / "00.png")], [(0, [0, 0, 1, 1])])
+    assert with_coco(images, absolute, 0).fingerprint == found.fingerprint
+
+
+def test_an_exact_name_goes_before_a_bare_one(tmp_path: Path) -> None:
+    images = read_images(folder(tmp_path, cat=1, dog=1))
+    found = with_coco(images, coco(tmp_path / "b.json", ["cat/00.png"], [(0, [0, 0, 1, 1])]), 0)
+    assert boxes_of(found) == [[[0, 0, 1, 1]], []]
+
+
+def test_paths_of_a_larger_set_are_not_taken_for_names(tmp_path: Path) -> None:
+    """One file for training and validation images, which are called alike; dog/01.png has no record."""
+    images = read_images(folder(tmp_path / "val", cat=2, dog=2))
+    names = [f"{split}/{name}.png" for split in ("train", "val") for name in ("cat/00", "cat/01", "dog/00")]
+    names.append("train/dog/01.png")
+    path = coco(tmp_path / "b.json", names, [(i, [0, 0, 1, 1 + i % 3]) for i in range(7)])
+    assert boxes_of(with_coco(images, path, 0)) == [[[0, 0, 1, 1]], [[0, 0, 1, 2]], [[0, 0, 1, 3]], []]
+
+
+@pytest.mark.parametrize("names", [["00.png"], ["train/01.png", "val/01.png"]])
+def test_a_name_that_may_be_any_of_several_is_refused(names: list[str], tmp_path: Path) -> None:
+    images = read_images(folder(tmp_path, cat=2, dog=1))
+    with pytest.raises(
+        DataError, match=r"must fit one image, but '.*' may be any of cat/0.*\. Write paths relative to"
+    ):
+        with_coco(images, coco(tmp_path / "b.json", names, []), 0)
+
+
+def test_one_image_under_two_ids_has_the_boxes_of_both(tmp_path: Path) -> None:
+    images = read_images(folder(tmp_path, cat=1, dog=1))
+    path = coco(tmp_path / "b.json", ["dog/00.png", "dog/00.png"], [(1, [0, 0, 1, 1]), (0, [0, 0, 2, 2])])
+    assert boxes_of(with_coco(images, path, 0)) == [[], [[0, 0, 1, 1], [0, 0, 2, 2]]]
+
+
+def test_boxes_drawn_on_a_turned_picture_are_not_used(tmp_path: Path) -> None:
+    """A tool that ignores the EXIF turn states the sides the other way round."""
+    images = read_images(folder(tmp_path, cat=1, dog=1))
+    path = coco(tmp_path / "b.json", ["dog/00.png"], [(0, [0, 0, 1, 1])], width=4, height=6)
+    found = with_coco(images, path, 1)
+    assert boxes_of(found) == [[], []]
+    assert found.skipped_boxes == (
+        ("dog/00.png", "box 1 [0, 0, 1, 1] was drawn on 4 x 6 pixels, but the upright image has 6 x 4 pixels"),
+    )
+    right = coco(tmp_path / "c.json", ["dog/00.png"], [(0, [0, 0, 1, 1])], width=6, height=4)
+    assert boxes_of(with_coco(images, right, 0)) == [[], [[0, 0, 1, 1]]]
+
+
+def test_a_coco_file_without_annotations_gives_no_boxes(tmp_path: Path) -> None:
+    images = read_images(folder(tmp_path, cat=1, dog=1))
+    assert boxes_of(with_coco(images, coco(tmp_path / "b.json", ["cat/00.png"], []), 0)) == [[], []]
+
+
+def test_a_coco_file_goes_before_the_column(tmp_path: Path) -> None:
+    images = boxed(tmp_path, ["[[0,0,1,1]]", "[[9,9,9,9]]", "", ""], max_unreadable=0.5)
+    found = with_coco(images, coco(tmp_path / "b.json", ["3.png"], [(0, [0, 0, 2, 2])]), 0)
+    assert boxes_of(found) == [[], [], [], [[0, 0, 2, 2]]]
+    assert found.skipped_boxes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("", "is not JSON"),
+        ("[]", "a JSON object with the lists images and annotations, but lacks them. Export it for object detection"),
+        ('{"images": []}', "but lacks them"),
+        ('{"images": [], "annotations": []}', r"must be that of an image, but none of 0 is \(none\)"),
+        ('{"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}', r"none of 1 is \(x.png\)\. .* cat/00.png"),
+        ('{"images": [{"id": 1}], "annotations": []}', "must have an id and a file_name, but entry 1 has not"),
+        ('{"images": [{"id": true, "file_name": "x"}], "annotations": []}', "must have an id and a file_name"),
+        ('{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}', "1 occurs twice"),
+        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}', "the image_id of one of its images"),
+        (
+            '{"images": [], "annotations": [{"image_id": [], "bbox": [0, 0, 1, 1]}]}',
+            "the image_id of one of its images",
+        ),
+        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1]}]}', "must have a bbox .* but entry 1 has"),
+        ('{"images": [], "annotations": [7]}', "must have a bbox"),
+    ],
+)
+def test_what_is_no_coco_file_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
+    images = read_images(folder(tmp_path, cat=1, dog=1))
+    if text is not None:
+        (tmp_path / "b.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        with_coco(images, tmp_path / "b.json", 1)
 
 
 # --- identity, progress, loading -----------------------------------------------------------------------------------

@@ -158,3 +158,107 @@ def test_the_rates_are_the_probability(probability: float) -> None:
         hits = sum(bool(out.removed.any()) or out.spurious.tolist() != spurious.tolist() for out in outs)
         deviation = (n * probability * (1 - probability)) ** 0.5
         assert abs(hits - n * probability) < 4 * deviation
+
+
+# --- regions that overlap, and masks ---------------------------------------------------------------------------------
+
+NESTED = np.array([[0, 0, 8, 8], [0, 0, 4, 4], [4, 0, 8, 4], [0, 0, 4, 2], [2, 0, 6, 4], [5, 0, 8, 8]])
+"""The image, two quadrants, the upper half of the first, a box over half of both, and the right 3 columns."""
+
+
+def overlap(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Share of box b that box a covers."""
+    width, height = (max(0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in range(2))
+    return width * height / ((b[2] - b[0]) * (b[3] - b[1]))
+
+
+@pytest.mark.parametrize("spurious", range(6))
+def test_what_is_covered_by_more_than_half_goes_with_the_spurious_region(spurious: int) -> None:
+    marked = np.arange(6) == spurious
+    out = exchange(scene(), NESTED, marked, 0, BANK, 1.0, rng())
+    assert out.removed.tolist() == [overlap(NESTED[spurious], box) > 0.5 for box in NESTED]
+    assert out.removed[spurious]
+    assert not out.spurious.any()
+
+
+def test_removed_regions_add_up() -> None:
+    """Neither quadrant covers more than half of the upper half of the image, both together all of it."""
+    boxes = np.array([[0, 0, 4, 4], [4, 0, 8, 4], [0, 0, 8, 4], [0, 0, 8, 8]])
+    one = exchange(scene(), boxes, np.array([True, False, False, False]), None, BANK, 1.0, rng())
+    both = exchange(scene(), boxes, np.array([True, True, False, False]), None, BANK, 1.0, rng())
+    assert one.removed.tolist() == [True, False, False, False]
+    assert both.removed.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("keep", [None, *range(6)])
+def test_a_crop_makes_spurious_what_it_covers_and_never_the_region_to_keep(keep: int | None) -> None:
+    places = set()
+    for seed in range(100):
+        out = exchange(scene(), NESTED, np.zeros(6, bool), keep, BANK[:1], 1.0, rng(seed))
+        covered = np.argwhere((np.asarray(out.image) == RED).all(2))
+        if not len(covered):  # no place is left
+            places.add(None)
+            continue
+        (y0, x0), (y1, x1) = covered.min(0), covered.max(0) + 1
+        place = int(np.flatnonzero(([x0, y0, x1, y1] == NESTED).all(1))[0])
+        places.add(place)
+        assert out.spurious.tolist() == [overlap(NESTED[place], box) > 0.5 for box in NESTED]
+        assert keep is None or not out.spurious[keep]
+        assert not out.removed.any()
+    allowed = {i for i in range(6) if keep is None or overlap(NESTED[i], NESTED[keep]) <= 0.5}
+    assert places == (allowed or {None})
+
+
+LEFT, RIGHT = np.zeros((8, 8), bool), np.ones((8, 8), bool)
+LEFT[:, :3], RIGHT[:, :3] = True, False
+TWICE = np.tile([0, 0, 8, 8], (2, 1))
+
+
+def test_only_the_mask_of_a_spurious_region_is_painted() -> None:
+    image = scene()
+    out = exchange(image, TWICE, np.array([True, False]), 1, BANK, 1.0, rng(), [LEFT, RIGHT])
+    same = (np.asarray(out.image) == np.asarray(image)).all(2)
+    assert same[RIGHT].all()
+    assert len(np.unique(np.asarray(out.image)[LEFT], axis=0)) == 1
+    assert out.removed.tolist() == [True, False]
+
+
+def test_a_crop_covers_where_it_is_opaque() -> None:
+    crop = Image.new("RGB", (4, 4), RED)
+    crop.putalpha(Image.fromarray(np.kron(np.eye(2), np.full((2, 2), 255)).astype(np.uint8)))
+    boxes, masks = np.array([[0, 0, 8, 8], [0, 0, 4, 4], [4, 0, 8, 4], [0, 0, 8, 8]]), [None, None, None, LEFT]
+    seen = set()
+    for seed in range(20):
+        out = exchange(scene(), boxes, np.zeros(4, bool), None, [crop], 1.0, rng(seed), masks)
+        red = np.asarray(out.image)[..., 0] > 200  # scaling rounds colours
+        if np.array_equal(out.spurious, [True, True, False, False]):  # over the whole image: two opposite quadrants
+            assert red[1:3, 1:3].all()
+            assert red[5:7, 5:7].all()
+            assert not red[:3, 5:].any()
+            assert not red[5:, :3].any()
+        seen.add(tuple(out.spurious.tolist()))
+    # half of the image and of the mask are covered, which is not more than half
+    one = np.eye(4, dtype=bool)
+    assert seen == {tuple((row | (place in (0, 3)) * one[1]).tolist()) for place, row in enumerate(one)}
+
+
+def test_a_crop_whose_shape_vanishes_is_not_pasted() -> None:
+    crop = Image.new("RGB", (64, 64), RED)
+    thin = np.zeros((64, 64), np.uint8)
+    thin[31] = 255
+    crop.putalpha(Image.fromarray(thin))
+    out = exchange(scene(), QUADRANTS[:1], NONE[:1], None, [crop], 1.0, rng())
+    assert out.image.tobytes() == scene().tobytes()
+    assert not out.spurious.any()
+
+
+@given(st.integers(0, 10_000), st.integers(0, 4), st.sampled_from([0.5, 1.0]))
+def test_partitions_by_masks_behave_as_partitions_by_boxes(seed: int, marks: int, probability: float) -> None:
+    spurious = np.arange(4) < marks
+    masks = [np.ones((4, 4), bool)] * 4
+    by_box, by_mask = (
+        exchange(scene(), QUADRANTS, spurious, 3, BANK, probability, rng(seed), m) for m in (None, masks)
+    )
+    assert by_box.image.tobytes() == by_mask.image.tobytes()
+    assert by_box.spurious.tolist() == by_mask.spurious.tolist()
+    assert by_box.removed.tolist() == by_mask.removed.tolist()

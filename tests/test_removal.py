@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ravl.config import ExemplarsConfig, PromptsConfig, RegionsConfig, ScoringConfig
-from ravl.discovery.regions import decompose
+from ravl.discovery.regions import grid
 from ravl.discovery.removal import against_class, candidates, contributions, exemplars
 from ravl.discovery.scoring import score_features
 from ravl.discovery.zero_shot import class_vectors, classify
@@ -25,7 +25,7 @@ class World:
         self.cells = cells
         self.images = [paint(c) for c in cells]
         self.decoded: list[int] = []
-        self.regions = decompose(np.tile([0, 0, 16, 16], (len(cells), 1)), RegionsConfig(k=2))
+        self.regions = grid(np.tile([0, 0, 16, 16], (len(cells), 1)), RegionsConfig(k=2))
         boxes = [self.regions.box[self.regions.rows_of(i)] for i in range(len(cells))]
         encoded = self.model.encode_regions(self.images, boxes, "tokens", 0)
         self.text = class_vectors(self.model, NAMES, PromptsConfig())
@@ -63,7 +63,6 @@ class World:
         )
 
     def exemplars(self, feature: list[int], config=ExemplarsConfig(), scores=None, **more):
-        clustering = self.clustering(feature)
         scores = scores or self.scores(feature)
         return exemplars(
             self.model,
@@ -72,7 +71,7 @@ class World:
             TAU,
             self.regions,
             self.zero_shot,
-            clustering,
+            np.array(feature, int),
             scores,
             config,
             5,
@@ -157,7 +156,7 @@ def test_progress_is_reported():
 
 
 def test_an_operator_the_model_lacks_is_undefined_and_does_not_count():
-    world = mixed_world(model=ColourModel(operators=("mean_fill",)))
+    world = mixed_world(model=ColourModel(drops_tokens=False))
     found = world.contributions(range(16))
     assert np.isnan(found.token_drop).all()
     np.testing.assert_array_equal(found.agreed, found.mean_fill)
@@ -167,7 +166,7 @@ def test_an_operator_the_model_lacks_is_undefined_and_does_not_count():
 
 def test_a_region_without_a_patch_cannot_be_dropped():
     class Coarse(ColourModel):
-        def patch_counts(self, size, box):
+        def patch_counts(self, size, box, masks=None):
             return (np.asarray(box)[:, 0] > 0).astype(np.int64)
 
     world = mixed_world(model=Coarse())
@@ -175,20 +174,10 @@ def test_a_region_without_a_patch_cannot_be_dropped():
     assert np.isnan(found.token_drop).tolist() == [True, False] * 8
     assert np.isfinite(found.agreed).all()
 
-    world = mixed_world(model=Coarse(operators=("token_drop",)))
-    kept = world.exemplars(world.feature_by_colour())
-    assert np.isfinite(kept.contribution).all()
-    assert set(kept.region % 2) == {1}
-
-
-def test_a_model_that_cannot_remove_is_refused():
-    with pytest.raises(ModelError, match="got none for colours"):
-        mixed_world(model=ColourModel(operators=())).contributions([0])
-
 
 def test_answers_that_are_not_finite_are_refused():
     class Broken(ColourModel):
-        def encode_without(self, images, boxes, operator):
+        def encode_without(self, images, boxes, masks=None):
             return np.full((len(images), 3), np.nan, np.float32)
 
     with pytest.raises(ModelError, match="finite numbers, got NaN or infinity from colours"):
@@ -241,7 +230,7 @@ def test_candidates_are_ordered_and_cut_as_described(seed, config):
         for c, pull in zip(scores.feature, scores.pull_class, strict=True)
         for r in candidate_order(world, feature, int(c), int(pull), config)
     ]
-    found = candidates(world.regions, world.zero_shot, world.clustering(feature), scores, config)
+    found = candidates(world.regions, world.zero_shot, np.array(feature), scores, config)
     assert found.tolist() == want
     assert len(set(want)) == len(want)
 
@@ -253,7 +242,7 @@ def test_just_enough_errors_need_no_right_image():
     n_errors = int(np.count_nonzero(wrong & (np.array(feature) == 0)))
     for count, right_too in ((n_errors, False), (n_errors + 1, True)):
         config = ExemplarsConfig(count)
-        found = candidates(world.regions, world.zero_shot, world.clustering(feature), world.scores(feature), config)
+        found = candidates(world.regions, world.zero_shot, np.array(feature), world.scores(feature), config)
         own = found[np.array(feature)[found] == 0]
         assert wrong[own[:n_errors]].all()
         assert (len(own) > n_errors) == right_too
@@ -334,7 +323,7 @@ def test_one_class_cannot_be_confused():
 
 def test_images_of_one_region_are_removed_whole():
     world = mixed_world()
-    world.regions = decompose(np.tile([0, 0, 16, 16], (4, 1)), RegionsConfig(k=1))
+    world.regions = grid(np.tile([0, 0, 16, 16], (4, 1)), RegionsConfig(k=1))
     world.zero_shot = ZeroShot(world.zero_shot.image, world.zero_shot.image, world.zero_shot.label)
     found = world.exemplars([0, 0, 0, 0])
     assert np.isfinite(found.contribution).all()

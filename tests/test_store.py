@@ -30,13 +30,19 @@ from ravl.store import (
 )
 from ravl.store import files as store_files
 from ravl.tables import (
+    BY_OPERATOR,
+    Agreement,
     Assignment,
     Clustering,
+    Counterfactuals,
+    Evidence,
     Exemplars,
+    Families,
     FeatureScores,
     GroupAccuracy,
     ImageSet,
     Regions,
+    Significance,
     ZeroShot,
     columns,
 )
@@ -128,12 +134,63 @@ def groups(n: int = 3) -> GroupAccuracy:
     return GroupAccuracy(names, np.array(["overall", "class", "group"][:n], str), *[np.arange(n)] * 5)
 
 
+def significance(n: int = 3) -> Significance:
+    rates = {
+        f"{side}_{part}": np.array([[0.1, NAN, -0.5], [-0.2, NAN, -0.6], [0.3, NAN, -0.4]][i])[:n]
+        for side in ("pull", "other")
+        for i, part in enumerate(("diff", "low", "high"))
+    }
+    counts = {f"{side}_{where}": np.full((n, 2), 3) for side in ("pull", "other") for where in ("in", "out")}
+    return Significance(
+        feature=np.arange(n)[::-1],
+        n_comparable=np.arange(n),
+        excess_gap=np.full(n, NAN),
+        gap_low=np.full(n, NAN),
+        gap_high=np.full(n, NAN),
+        p=np.full(n, 0.25),
+        q=np.where(np.arange(n) == 0, 0.5, NAN),
+        supported=np.arange(n) == 0,
+        excess_influence=np.full(n, NAN),
+        replicated=np.full(n, -1),
+        **rates,
+        **counts,
+    )
+
+
+def counterfactuals(n: int = 4) -> Counterfactuals:
+    made = np.arange(2 * n).reshape(n, 2)
+    few = np.arange(min(n, 3))
+    return Counterfactuals(("token_drop", "blur"), np.arange(n), np.arange(n), made, made - 1, few, few, few, few, few)
+
+
+def evidence(n: int = 3) -> Evidence:
+    by_operator = {name: np.arange(2 * n).reshape(n, 2) for name in BY_OPERATOR}
+    return Evidence(
+        operators=("token_drop", "blur"),
+        feature=np.arange(n)[::-1],
+        flagged=np.arange(n) == 0,
+        grade=np.array(["causal", "core", "undecided"][:n], str),
+        reason=np.array(["causal", "harm", "support"][:n], str),
+        error_share=np.array([0.5, NAN, 0.0][:n]),
+        n_pasted=np.arange(n),
+        induced=np.arange(n),
+        n_after=np.ones((n, 4)),
+        right_after=np.zeros((n, 4)),
+        **by_operator,
+    )
+
+
 RECORDS: dict[str, tuple[Callable[[int], Any], tuple[int, ...]]] = {
     "images": (image_set, (4, 1, 0)),
     "regions": (regions, (4, 0)),
     "zero_shot": (zero_shot, (3, 0)),
     "clusters": (lambda n: clustering(n, min(n, 2)), (5, 1, 0)),
+    "families": (lambda n: Families(np.arange(n), np.array(["", "near", "alike"][:n], str)), (3, 1, 0)),
     "features": (feature_scores, (3, 1, 0)),
+    "significance": (significance, (3, 0)),
+    "counterfactuals": (counterfactuals, (4, 0)),
+    "evidence": (evidence, (3, 0)),
+    "agreement": (lambda n: Agreement(n, 0.9, 0.8, 0.7), (5,)),
     "exemplars": (exemplars, (3, 0)),
     "projection": (lambda n: np.arange(2.0 * n, dtype=np.float32).reshape(n, 2), (3, 0)),
     "text": (lambda n: np.ones((n, 4), np.float32), (2,)),
@@ -557,14 +614,20 @@ def edit(run: AuditRun, **changes: Any) -> None:
 
 
 def test_a_newer_schema_is_refused(run: AuditRun) -> None:
-    edit(run, schema_version=2, packages={"ravl-dashboard": "9.1"})
+    edit(run, schema_version=3, packages={"ravl-dashboard": "9.1"})
     with pytest.raises(
-        RunError, match=r"schema version 2, but this ravl reads up to 1. Open it with ravl-dashboard 9.1"
+        RunError, match=r"schema version 3, but this ravl reads up to 2. Open it with ravl-dashboard 9.1"
     ):
         AuditRun(run.path)
     assert list_runs(run.path.parents[1]) == []
     assert damaged_runs(run.path.parents[1])[0][0] == run.id
     assert AuditRun.create(run.path.parents[1], "audit2", CONFIG, PRINTS).finished is False
+
+
+def test_an_older_schema_is_refused(run: AuditRun) -> None:
+    edit(run, schema_version=1, packages={"ravl-dashboard": "0.1"})
+    with pytest.raises(RunError, match=r"schema version 1, but this ravl reads 2\. .* or audit again"):
+        AuditRun(run.path)
 
 
 @pytest.mark.parametrize(

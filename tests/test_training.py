@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ravl.config import MitigationConfig, PromptsConfig, RegionsConfig
 from ravl.data import load_images
-from ravl.discovery.regions import decompose
+from ravl.discovery.regions import grid, superpixels
 from ravl.discovery.zero_shot import class_vectors
 from ravl.errors import DataError, RunError
 from ravl.mitigation import batches as batching
@@ -83,7 +83,7 @@ def quadrant(place: int) -> tuple[slice, slice]:
 
 def training_set(vlm: TransformersClip, folder: Path, encoder: str = "tokens") -> TrainingSet:
     images, mark = write_images(folder)
-    regions = decompose(vlm.view(images.size), RegionsConfig())
+    regions = grid(vlm.view(images.size), RegionsConfig())
     spurious = mark[regions.image] == regions.position
     keep = regions.starts[:-1] + (mark == 0)  # any region that is not the mark
     return TrainingSet(images, regions, spurious, keep, captions_of(images, TEMPLATES), encoder, 0.1)
@@ -639,3 +639,65 @@ def test_checkpoints_hold_no_pickle_and_tell_where_they_are(unbroken: tuple[int,
     assert about["step"] == 12
     assert about["best_step"] == unbroken[0]
     assert about["seconds"] > 0
+
+
+# --- regions with a mask ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def masked(lab: Lab) -> TrainingSet:
+    """The lab's images cut into superpixels, the first of every second image spurious."""
+    images = lab.data.images
+    regions = superpixels(small_clip().view(images.size), 5, lambda ids: load_images(images, ids))
+    spurious = np.zeros(len(regions), bool)
+    spurious[regions.starts[:-1][::2]] = True
+    keep = regions.starts[1:] - 1
+    return replace(lab.data, regions=regions, spurious=spurious, keep=keep)
+
+
+@pytest.mark.parametrize("encoder", ["tokens", "crop"])
+def test_a_batch_shows_the_model_the_masks(masked: TrainingSet, encoder: str) -> None:
+    vlm, data = small_clip(), replace(masked, encoder=encoder)
+    batch = Batches(vlm, data, replace(CONFIG, method="paper")).make(0)
+    assert batch.regions is not None
+    assert batch.owner is not None
+    rows = np.random.default_rng([CONFIG.seed, 0, 0]).permutation(len(data.images))[:8]
+    boxes = [data.regions.box[data.regions.rows_of(i)] for i in rows]
+    masks = [data.regions.masks_of(i) for i in rows]
+    assert any(mask is not None for own in masks for mask in own)
+    assert batch.owner.tolist() == [i for i, own in enumerate(boxes) for _ in own]
+    if encoder == "tokens":
+        flat = [mask for own in masks for mask in own]
+        sizes = np.full((len(flat), 2), SIDE)
+        assert np.array_equal(batch.regions.numpy(), vlm.geometry.patches(sizes, np.concatenate(boxes), flat))
+        assert batch.regions.sum() == 8 * 16  # the masks share the patches among them
+    else:
+        assert torch.equal(batch.regions, vlm.crop_pixels(load_images(data.images, rows), boxes, 0.1, masks))
+
+
+def test_the_bank_holds_regions_and_not_their_boxes(masked: TrainingSet) -> None:
+    bank = Batches(small_clip(), masked, CONFIG)._bank
+    rows = np.flatnonzero(masked.spurious)
+    assert len(bank) == len(rows)
+    for crop, row in zip(bank, rows, strict=True):
+        mask = masked.regions.mask_of(int(row))
+        assert crop.mode == ("RGB" if mask is None else "RGBA")
+        if mask is not None:  # nothing is scaled down at the model's own size
+            assert np.array_equal(np.asarray(crop)[..., 3] > 0, mask)
+
+
+def test_masked_regions_are_exchanged(masked: TrainingSet) -> None:
+    """Removing and pasting change the pixels, and what was covered is left out or spurious."""
+    vlm = small_clip()
+    plain, swapped = (
+        Batches(vlm, masked, replace(CONFIG, method=method, exchange=1.0)).make(0) for method in ("paper", "ravl")
+    )
+    for batch in (plain, swapped):
+        assert batch.owner is not None
+        assert batch.spurious is not None
+        assert batch.regions is not None
+        assert len(batch.owner) == len(batch.spurious) == len(batch.regions)
+    assert swapped.owner is not None
+    assert plain.owner is not None
+    assert len(swapped.owner) < len(plain.owner)
+    assert not torch.equal(plain.pixels, swapped.pixels)

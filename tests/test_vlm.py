@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ravl import vlm
-from ravl.data.painting import fill_mean, square_crop
+from ravl.data.painting import square_crop
 from ravl.errors import ModelError
 from ravl.vlm.transformers_clip import TransformersClip, pick_device
 from tests.models import small_clip
@@ -103,17 +103,12 @@ def test_crop_is_a_forward_pass_over_the_cut_out_box(model, pictures, boxes):
     assert np.allclose(encoded.region, model.encode_images(cut), atol=1e-6)
 
 
-def test_removal_operators(model, pictures, boxes):
-    one = [own[1:2] for own in boxes]
-    filled = [fill_mean(p, box) for p, box in zip(pictures, one, strict=True)]
-    assert np.allclose(model.encode_without(pictures, one, "mean_fill"), model.encode_images(filled), atol=1e-6)
+def test_leaving_tokens_out(model, pictures, boxes):
     nothing = [np.zeros((0, 4), int)] * 3
-    assert np.allclose(model.encode_without(pictures, nothing, "token_drop"), model.encode_images(pictures), atol=1e-6)
-    rest = [own[[0, 2, 3]] for own in boxes]
+    assert np.allclose(model.encode_without(pictures, nothing), model.encode_images(pictures), atol=1e-6)
+    one, rest = [own[1:2] for own in boxes], [own[[0, 2, 3]] for own in boxes]
     alone = model.encode_regions(pictures, one, "tokens", 0.0).region
-    assert np.allclose(model.encode_without(pictures, rest, "token_drop"), alone, atol=1e-5)
-    with pytest.raises(ValueError, match="operator must be"):
-        model.encode_without(pictures, one, "blur")
+    assert np.allclose(model.encode_without(pictures, rest), alone, atol=1e-5)
 
 
 def test_the_result_does_not_depend_on_the_batch(model, pictures, boxes):
@@ -161,6 +156,122 @@ def test_very_shallow_models(tmp_path, layers, pictures, boxes):
     features = model.encode_regions(pictures, boxes, "tokens", 0.0).feature
     assert np.isfinite(features).all()
     assert features.std(0).max() > 0  # a class token before any layer would be the same everywhere
+
+
+# --- regions with a mask ---------------------------------------------------------------------------------------------
+
+
+def ellipse(box):
+    x0, y0, x1, y1 = (int(v) for v in box)
+    y, x = np.mgrid[0 : y1 - y0, 0 : x1 - x0]
+    return ((x + 0.5) / (x1 - x0) - 0.5) ** 2 + ((y + 0.5) / (y1 - y0) - 0.5) ** 2 < 0.2
+
+
+@pytest.fixture(scope="module")
+def masks(model, pictures, boxes):
+    """Of the whole view of each picture: an ellipse; of its first quadrant: all."""
+    return [[ellipse(whole(own)), None] for own in boxes]
+
+
+def whole(own):
+    return np.array([*own[0][:2], *own[3][2:]])
+
+
+@pytest.fixture(scope="module")
+def masked_boxes(boxes):
+    return [np.array([whole(own), own[0]]) for own in boxes]
+
+
+def repainted(picture, box, mask):
+    """Another picture that agrees with this one within the mask only."""
+    pixels = np.full((picture.height, picture.width, 3), (255, 0, 90), np.uint8)
+    x0, y0, x1, y1 = (int(v) for v in box)
+    pixels[y0:y1, x0:x1][mask] = np.asarray(picture)[y0:y1, x0:x1][mask]
+    return Image.fromarray(pixels)
+
+
+@torch.no_grad()
+def test_tokens_of_a_mask_equal_a_pass_over_its_patches_alone(model, pictures, masked_boxes, masks):
+    encoded = model.encode_regions(pictures, masked_boxes, "tokens", 0.1, masks)
+    for i, picture in enumerate(pictures):
+        tokens = model.embed_patches(model.pixels([picture]))
+        patches = model.patches(np.array([picture.size]), masked_boxes[i][:1], masks[i][:1])[0]
+        assert 0 < patches.sum() < 36
+        final, middle = forward(model, torch.cat([tokens[:, :1], tokens[:, 1:][:, patches]], 1))
+        assert np.allclose(encoded.region[2 * i], final, atol=1e-5)
+        assert np.allclose(encoded.feature[2 * i], middle, atol=1e-5)
+    plain = model.encode_regions(pictures, [own[1:] for own in masked_boxes], "tokens", 0.1)
+    assert np.allclose(encoded.region[1::2], plain.region, atol=1e-5)  # None is the whole box
+
+
+def test_nothing_outside_of_a_mask_can_leak_into_its_tokens(model, pictures, masked_boxes):
+    """At the model's own size a patch is a square of pixels, so a mask of whole patches keeps all else out."""
+    picture, box = pictures[0], masked_boxes[0][:1]
+    mask = np.kron(np.random.default_rng(1).random((6, 6)) < 0.4, np.ones((8, 8))).astype(bool)
+    assert mask.shape == (48, 48)
+    before, after = (
+        model.encode_regions([image], [box], "tokens", 0.0, [[mask]])
+        for image in (picture, repainted(picture, box[0], mask))
+    )
+    assert np.array_equal(before.region, after.region)
+    assert np.array_equal(before.feature, after.feature)
+    assert not np.allclose(before.image, after.image, atol=1e-3)
+
+
+def test_nothing_outside_of_a_mask_can_leak_into_its_crop(model, pictures, masked_boxes, masks):
+    box, mask = masked_boxes[1], masks[1]
+    before, after = (
+        model.encode_regions([image], [box[:1]], "crop", 0.25, [mask[:1]])
+        for image in (pictures[1], repainted(pictures[1], box[0], mask[0]))
+    )
+    assert np.array_equal(before.region, after.region)
+    assert not np.allclose(before.region, model.encode_regions([pictures[1]], [box[:1]], "crop", 0.25).region)
+
+
+def test_crops_of_masks_are_forward_passes_over_them(model, pictures, masked_boxes, masks):
+    encoded = model.encode_regions(pictures, masked_boxes, "crop", 0.25, masks)
+    rows = [
+        (p, b, m)
+        for p, own, parts in zip(pictures, masked_boxes, masks, strict=True)
+        for b, m in zip(own, parts, strict=True)
+    ]
+    cut = [square_crop(p, b, 0.25, m) for p, b, m in rows]
+    assert np.allclose(encoded.region, model.encode_images(cut), atol=1e-6)
+    assert torch.equal(model.crop_pixels(pictures, masked_boxes, 0.25, masks), model.pixels(cut))
+
+
+def test_a_masked_crop_shows_its_region_and_one_colour():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    box, mask = np.array([4, 10, 24, 20]), ellipse([4, 10, 24, 20])
+    crop = np.asarray(square_crop(Image.fromarray(pixels), box, 0.1, mask))
+    assert crop.shape == (24, 24, 3)  # 20 + 2 x 2 wide, 10 + 2 x 1 high, padded by 6
+    expected = np.empty((24, 24, 3), np.uint8)
+    expected[:] = pixels[10:20, 4:24][mask].reshape(-1, 3).mean(0).round()
+    expected[7:17, 2:22][mask] = pixels[10:20, 4:24][mask]
+    assert np.array_equal(crop, expected)
+
+
+def test_a_mask_of_everything_is_the_box_without_its_margin():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    box = np.array([5, 5, 15, 15])
+    full = np.ones((10, 10), bool)
+    assert square_crop(image, box, 0.0, full).tobytes() == square_crop(image, box, 0.0).tobytes()
+
+
+def test_dropping_a_mask_keeps_the_other_patches(model, pictures, masked_boxes, masks):
+    boxes, parts = [own[:1] for own in masked_boxes], [own[:1] for own in masks]
+    rest = [[~own[0]] for own in parts]
+    kept = model.encode_without(pictures, boxes, parts)
+    assert np.allclose(kept, model.encode_regions(pictures, boxes, "tokens", 0.0, rest).region, atol=1e-5)
+
+
+def test_patches_are_counted_within_masks(model, pictures, masked_boxes, masks):
+    size = np.repeat([p.size for p in pictures], 2, axis=0)
+    flat = [mask for own in masks for mask in own]
+    counts = model.patch_counts(size, np.concatenate(masked_boxes), flat)
+    rest = model.patch_counts(size[::2], np.array([own[0] for own in masked_boxes]), [~mask for mask in flat[::2]])
+    assert (counts[::2] + rest).tolist() == [36] * 3
+    assert counts[1::2].tolist() == [9] * 3
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A linear vision-language model made of mean colours: it answers the protocol without torch, checkable by hand.
 
-An image's vector is its mean colour; removing a box takes its pixels out of the mean (`token_drop`) or paints them in
-the mean colour (`mean_fill`). A text's vector is the colour it names.
+An image's vector is its mean colour; leaving a box out takes its pixels out of the mean. A text's vector is the colour
+it names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl.vlm.interface import OPERATORS, Encoded
+from ravl.vlm.interface import Encoded, Masks
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 SIDE = 8
@@ -22,6 +22,14 @@ SIDE = 8
 
 def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def shape(box: NDArray[np.integer], mask: NDArray[np.bool_] | None, width: int, height: int) -> NDArray[np.bool_]:
+    """(height, width) bool: the pixels of one region of an image."""
+    x0, y0, x1, y1 = (int(v) for v in box)
+    out = np.zeros((height, width), bool)
+    out[y0:y1, x0:x1] = True if mask is None else mask
+    return out
 
 
 @dataclass
@@ -34,17 +42,23 @@ class ColourModel:
     tau: float = 0.05
     fingerprint: str = "c0"
     preprocessing: str = "p0"
-    operators: tuple[str, ...] = OPERATORS
+    drops_tokens: bool = True
 
     def view(self, size: NDArray[np.integer]) -> NDArray[np.int32]:
         return np.hstack([np.zeros_like(size), size]).astype(np.int32)
 
-    def patch_counts(self, size: NDArray[np.integer], box: NDArray[np.integer]) -> NDArray[np.int64]:
-        center = (np.arange(SIDE) + 0.5) / SIDE
-        x, y = center * np.asarray(size)[:, :1], center * np.asarray(size)[:, 1:]
-        columns = (x >= box[:, 0:1]) & (x < box[:, 2:3])
-        rows = (y >= box[:, 1:2]) & (y < box[:, 3:4])
-        return columns.sum(1) * rows.sum(1)
+    def patch_counts(
+        self,
+        size: NDArray[np.integer],
+        box: NDArray[np.integer],
+        masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> NDArray[np.int64]:
+        counts = np.zeros(len(box), np.int64)
+        for i, ((width, height), mask) in enumerate(zip(size, masks or [None] * len(box), strict=True)):
+            center = (np.arange(SIDE) + 0.5) / SIDE
+            shown = shape(box[i], mask, width, height)
+            counts[i] = shown[np.ix_((center * height).astype(int), (center * width).astype(int))].sum()
+        return counts
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return unit(
@@ -55,25 +69,31 @@ class ColourModel:
         return unit(np.array([np.asarray(i).reshape(-1, 3).mean(0) / 255 + 1e-3 for i in images]).reshape(-1, 3))
 
     def encode_regions(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer]], encoder: str, context: float
+        self,
+        images: Sequence[Image.Image],
+        boxes: Sequence[NDArray[np.integer]],
+        encoder: str,
+        context: float,
+        masks: Masks = None,
     ) -> Encoded:
-        crops = [i.crop(tuple(map(int, b))) for i, own in zip(images, boxes, strict=True) for b in own]
-        pixels = [np.asarray(c).reshape(-1, 3) / 255 for c in crops]
-        feature = np.array([np.hstack([p.mean(0), p.std(0)]) for p in pixels], np.float32).reshape(-1, 6)
-        return Encoded(self.encode_images(images), self.encode_images(crops), feature)
+        shown = []
+        for image, own, parts in zip(images, boxes, masks or [[None] * len(b) for b in boxes], strict=True):
+            pixels = np.asarray(image)
+            shown += [pixels[shape(b, m, *image.size)] for b, m in zip(own, parts, strict=True)]
+        regions = self.encode_images([Image.fromarray(p[None]) for p in shown])
+        feature = [np.hstack([(p / 255).mean(0), (p / 255).std(0)]) for p in shown]
+        return Encoded(self.encode_images(images), regions, np.array(feature, np.float32).reshape(-1, 6))
 
     def encode_without(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer]], operator: str
+        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer]], masks: Masks = None
     ) -> NDArray[np.float32]:
         means = []
-        for image, own in zip(images, boxes, strict=True):
+        for image, own, parts in zip(images, boxes, masks or [[None] * len(b) for b in boxes], strict=True):
             pixels = np.asarray(image) / 255
             kept = np.ones(pixels.shape[:2], bool)
-            for x0, y0, x1, y1 in own:
-                kept[y0:y1, x0:x1] = False
-            rest = pixels[kept].mean(0) if kept.any() else np.zeros(3)
-            share = kept.mean() if operator == "mean_fill" else 1
-            means.append(share * rest + (1 - share) * pixels.reshape(-1, 3).mean(0) + 1e-3)
+            for box, mask in zip(own, parts, strict=True):
+                kept &= ~shape(box, mask, *image.size)
+            means.append((pixels[kept].mean(0) if kept.any() else np.zeros(3)) + 1e-3)
         return unit(np.array(means).reshape(-1, 3))
 
 

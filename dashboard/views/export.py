@@ -14,7 +14,7 @@ def render() -> None:
     """Draw the page."""
     panels.heading("Export", "The features that people confirmed as spurious, with their images and boxes.")
     run = panels.current_run()
-    if run is None or not panels.needs(run, "exemplars", "The export"):
+    if run is None or not panels.needs(run, "evidence", "The export"):
         return
     book = readers.ledger(state.workspace())
     confirmed = tuple(row for row in readers.findings(run, book) if row.decision == "spurious")

@@ -6,19 +6,24 @@ import math
 
 import streamlit as st
 
-from dashboard import markup, panels, readers, state, summaries, wording
-from dashboard.summaries import Audit, Finding
+from dashboard import claims, evidence, markup, panels, readers, state, summaries, wording
+from dashboard.evidence import Removal
+from dashboard.opened import Audit
+from dashboard.summaries import Finding
 
 FILTERS = {"all": "All", "flagged": "Flagged", "open": "Not decided", "decided": "Decided"}
-SHOWN_CROPS = 12
+SHOWN_CROPS = 8
 TABLE_ROWS = 8
 
 
 def render() -> None:
     """Draw the page."""
-    panels.heading("Features", "Groups of regions that look alike, ranked by how much they explain the model's errors.")
+    panels.heading(
+        "Features",
+        "Regions that look alike, ranked by how many of the model's errors go when they are removed.",
+    )
     run = panels.current_run()
-    if run is None or not panels.needs(run, "features", "The table of features"):
+    if run is None or not panels.needs(run, "evidence", "The table of features"):
         return
     audit = readers.audit(run)
     rows = readers.findings(run, readers.ledger(state.workspace()))
@@ -29,12 +34,14 @@ def render() -> None:
             "Start another audit",
         )
         return
-    shown = _filter(rows)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        shown = _filter(rows)
+        numbers = st.toggle("More numbers", key="feature-numbers", persist_state="session")
     feature = state.chosen_feature(run.id, [row.feature for row in rows])
     if feature is None:
         feature = rows[0].feature
         state.choose_feature(run.id, feature)
-    _table(audit, shown, feature, run.id)
+    _table(audit, shown, feature, run.id, bool(numbers))
     _chosen(audit, next(row for row in rows if row.feature == feature), run.id)
 
 
@@ -53,7 +60,7 @@ def _filter(rows: tuple[Finding, ...]) -> tuple[Finding, ...]:
     return summaries.pick(rows, show or "all")
 
 
-def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str) -> None:
+def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str, numbers: bool) -> None:
     if not rows:
         st.caption("No feature is in this group.")
         return
@@ -69,9 +76,10 @@ def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str) -> N
     st.dataframe(
         _columns(audit, rows),
         key=key,
+        column_order=[name for name in _CONFIG if numbers or name not in _NUMBERS],
         hide_index=True,
         row_height=44,
-        height=min(len(rows), TABLE_ROWS) * 44 + 40,
+        height=min(len(rows), TABLE_ROWS) * 44 + 37,
         on_select=choose,
         selection_mode="single-row",
         selection_default=None if place is None else {"selection": {"rows": [place]}},
@@ -82,24 +90,33 @@ def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str) -> N
 
 
 _CONFIG = {
-    "": st.column_config.ImageColumn("", width=52, help="The region that contributes most to an error."),
-    "Feature": st.column_config.TextColumn(width="medium"),
-    "Mistaken for": st.column_config.TextColumn(help="The class that errors with this feature go to."),
-    "Errors decided": st.column_config.TextColumn(
-        help="Images wrongly called so, in which a region of this feature decides, of all images wrongly called so."
+    "": st.column_config.ImageColumn("", width=48, help="The region that contributes most to an error."),
+    "Feature": st.column_config.TextColumn(width=135),
+    "Mistaken for": st.column_config.TextColumn(width=90, help="The class that errors with this feature go to."),
+    "Errors that go": st.column_config.TextColumn(
+        width=120, help="Errors of the whole image set that become right when the feature is removed."
+    ),
+    "Evidence": st.column_config.TextColumn(
+        width=130, help="What removing it shows, computed. The decision is a person's."
+    ),
+    "Gap above chance": st.column_config.TextColumn(
+        width=135,
+        help="How much accuracy differs with and without the feature, weighted and summed over classes, minus what "
+        "chance alone gives; with its 95% interval.",
+    ),
+    "q": st.column_config.TextColumn(
+        width=60, help="How likely chance alone gives such a gap, corrected for the number of features."
     ),
     "Influence": st.column_config.NumberColumn(
+        width=70,
         format="%.2f",
         help="Largest share, over classes that lose accuracy, of errors that the feature decides. 0 to 1.",
     ),
-    "Gap": st.column_config.NumberColumn(
-        format="%.2f", help="How much accuracy differs with and without the feature, weighted and summed over classes."
-    ),
     "Wrong images": st.column_config.TextColumn(help="Wrong images among the images that show the feature."),
-    "Rule": st.column_config.TextColumn(
-        help="Flagged: influence and gap pass the rule that the audit was configured with."
-    ),
+    "Rule": st.column_config.TextColumn(width=70, help="Flagged by the rule that the audit was configured with."),
+    "Decision": st.column_config.TextColumn(width=80, help="What people decided about it."),
 }
+_NUMBERS = ("Influence", "Wrong images")
 
 
 def _columns(audit: Audit, rows: tuple[Finding, ...]) -> dict[str, list[object]]:
@@ -108,42 +125,70 @@ def _columns(audit: Audit, rows: tuple[Finding, ...]) -> dict[str, list[object]]
         "": [top[0].crop if top else None for top in tops],
         "Feature": [wording.title(row) for row in rows],
         "Mistaken for": [row.pull or "–" for row in rows],
-        "Errors decided": [f"{row.decided} of {row.called}" if row.pull else "–" for row in rows],
+        "Errors that go": [claims.errors_gone(row) for row in rows],
+        "Evidence": [claims.evidence(row) for row in rows],
+        "Gap above chance": [claims.beyond(row.beyond) for row in rows],
+        "q": [claims.probability(row.q) for row in rows],
         "Influence": [None if math.isnan(row.influence) else row.influence for row in rows],
-        "Gap": [None if math.isnan(row.gap) else row.gap for row in rows],
         "Wrong images": [f"{row.n_errors} of {row.n_images}" for row in rows],
         "Rule": [wording.rule(row) for row in rows],
         "Decision": [wording.DECISIONS.get(row.decision, "–") for row in rows],
     }
 
 
+# --- the chosen feature ----------------------------------------------------------------------------------------------
+
+
 def _chosen(audit: Audit, row: Finding, run: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(wording.plain(wording.title(row)), anchor=False, width="content")
-        if row.decision:
-            st.badge(wording.DECISIONS[row.decision], color="gray")
+        panels.badges(row)
         st.space("stretch")
         panels.link("review", "Decide", run, row.feature)
         panels.link("map", "Show on the map", run, row.feature)
-    classes = summaries.class_rows(audit, row.feature)
-    st.markdown(" ".join((wording.finding(row), wording.effect(classes))))
-    st.caption(wording.support(row))
-    _exemplars(audit, row.feature)
-    st.markdown("**With and without the feature**")
-    st.html(markup.class_table(classes, state.colours(), row.pull))
+    view = evidence.removal(audit, row.feature)
+    st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
+    st.markdown(wording.finding(row))
+    _exemplars(audit, row)
+    if view.tested:
+        _removal(audit, row, view)
+    _with_and_without(audit, row)
+    with st.expander("Numbers", key="numbers"):
+        if view.tested:
+            st.html(markup.effect_table(view))
+            st.caption(wording.plain(claims.harm(view)))
+        st.html(markup.fact_table(claims.statistics(row, view), "Statistics of the feature"))
 
 
-def _exemplars(audit: Audit, feature: int) -> None:
-    crops = summaries.exemplars(audit, feature)
+def _exemplars(audit: Audit, row: Finding) -> None:
+    crops = summaries.exemplars(audit, row.feature)
     if not crops:
-        st.caption("Exemplars are not measured yet: this audit's stage *Removing regions* is not finished.")
         return
-    st.markdown(f"**What it looks like** – {wording.count(len(crops), 'exemplar')}, the most harmful first")
-    more = len(crops) > SHOWN_CROPS and st.toggle(
-        f"Show all {len(crops)}", key="all-exemplars", persist_state="session"
-    )
-    panels.crop_gallery(audit, crops if more else crops[:SHOWN_CROPS], f"exemplars-{audit.run}-{feature}")
-    st.caption(wording.CONTRIBUTION)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"**What it looks like** – {wording.count(len(crops), 'exemplar')}, the most harmful first", width="content"
+        )
+        st.space("stretch")
+        more = len(crops) > SHOWN_CROPS and st.toggle(
+            f"Show all {len(crops)}", key="all-exemplars", persist_state="session"
+        )
+    panels.crop_gallery(audit, crops if more else crops[:SHOWN_CROPS], f"exemplars-{audit.run}-{row.feature}")
+    st.caption(f"{wording.support(row)}. {wording.CONTRIBUTION}")
+
+
+def _removal(audit: Audit, row: Finding, view: Removal) -> None:
+    st.markdown("**What happens without it**")
+    st.markdown(claims.side_effects(view))
+    panels.trials(audit, view, f"trials-{audit.run}-{row.feature}")
+    panels.gain(audit, (row,))
+
+
+def _with_and_without(audit: Audit, row: Finding) -> None:
+    classes = summaries.class_rows(audit, row.feature)
+    st.markdown("**With and without the feature**")
+    st.markdown(claims.effect(classes))
+    st.html(markup.class_table(classes, state.colours(), row.pull))
+    st.caption(wording.INTERVAL)
 
 
 if __name__ == "__main__":

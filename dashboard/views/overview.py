@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import markup, panels, readers, state, summaries, wording
-from dashboard.summaries import Audit, Finding, Overview
+from dashboard import claims, markup, panels, readers, state, summaries, wording
+from dashboard.opened import Audit
+from dashboard.summaries import Fact, Finding, Overview
 from ravl.store import AuditRun
 
 STRIP = 12
@@ -16,12 +17,13 @@ def render() -> None:
     """Draw the page."""
     panels.heading("Overview", "What was audited, and what the model's errors have in common.")
     run = panels.current_run()
-    if run is None or not panels.needs(run, "features", "The overview"):
+    if run is None or not panels.needs(run, "evidence", "The overview"):
         return
     audit = readers.audit(run)
     view = summaries.overview(audit, readers.ledger(state.workspace()).verdicts(run.id))
-    st.markdown(wording.headline(view))
+    st.markdown(claims.headline(view))
     _findings(audit, view, run.id)
+    _expected(audit, view)
     _next(view, run)
     _accuracy(view)
     _facts(run, audit)
@@ -33,18 +35,27 @@ def _findings(audit: Audit, view: Overview, run: str) -> None:
         _finding(audit, row, run)
     if len(view.flagged) > len(shown):
         st.caption(f"{wording.count(len(view.flagged) - len(shown), 'more flagged feature')} on the page *Features*.")
+    if view.findings and not view.flagged:
+        with st.container(border=True, key="not-proven"):
+            st.markdown(claims.not_proven())
+    st.caption(claims.rest(view.others, more=bool(view.flagged)))
 
 
 def _finding(audit: Audit, row: Finding, run: str) -> None:
     with st.container(border=True, key=f"finding-{row.feature}"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{wording.plain(wording.title(row))}**", width="content")
-            if row.decision:
-                st.badge(wording.DECISIONS[row.decision], color="gray")
+            panels.badges(row)
             st.space("stretch")
             panels.link("features", "Look at it", run, row.feature)
         panels.strip(audit, row.feature, STRIP)
-        st.markdown(" ".join((wording.finding(row), wording.effect(summaries.class_rows(audit, row.feature)))))
+        st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
+        st.caption(f"{wording.finding(row)} {claims.effect(summaries.class_rows(audit, row.feature))}")
+
+
+def _expected(audit: Audit, view: Overview) -> None:
+    """Of the confirmed features, and of the flagged ones until there are any."""
+    panels.gain(audit, view.confirmed or view.flagged)
 
 
 def _next(view: Overview, run: AuditRun) -> None:
@@ -64,7 +75,10 @@ def _accuracy(view: Overview) -> None:
 
 def _facts(run: AuditRun, audit: Audit) -> None:
     st.subheader("What was audited", anchor=False)
-    st.html(markup.fact_table(summaries.facts(run, audit)))
+    rows = summaries.facts(run, audit)
+    if run.has("agreement") and (checked := wording.agreement(run.agreement())):
+        rows += (Fact("Region encoder", checked),)
+    st.html(markup.fact_table(rows, "What was audited"))
     skipped = audit.images.skipped
     if skipped:
         with st.expander(f"{wording.count(len(skipped), 'file')} left out"):

@@ -9,7 +9,8 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard import charts, colouring, markup, panels, readers, selection, state, summaries, wording
-from dashboard.summaries import Audit, Finding
+from dashboard.opened import Audit
+from dashboard.summaries import Finding
 from ravl.store import AuditRun
 
 PAGE_SIZE = 24

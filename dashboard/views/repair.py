@@ -8,7 +8,8 @@ import streamlit as st
 
 from dashboard import audits, charts, comparison, forms, jobs, markup, panels, readers, state, wording
 from dashboard.comparison import Comparison
-from dashboard.summaries import Audit, Finding
+from dashboard.opened import Audit
+from dashboard.summaries import Finding
 from ravl.config import MitigationConfig
 from ravl.ledger import Job, Ledger
 from ravl.store import AuditRun, MitigationFolder
@@ -20,7 +21,7 @@ def render() -> None:
         "Repair", "Fine-tune the model so that it no longer uses the confirmed features, and compare before with after."
     )
     run = panels.current_run()
-    if run is None or not panels.needs(run, "features", "The repair"):
+    if run is None or not panels.needs(run, "evidence", "The repair"):
         return
     workspace = state.workspace()
     book = readers.ledger(workspace)
@@ -147,7 +148,9 @@ def _form(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding
         text = "No feature is confirmed as **spurious** yet. A person decides which ones the model should not use."
         panels.empty(text, "review", "Decide on the features", run.id)
         return
-    chosen = _features(run, readers.audit(run), confirmed)
+    audit = readers.audit(run)
+    chosen = _features(run, audit, confirmed)
+    panels.gain(audit, tuple(row for row in confirmed if row.feature in chosen))
     train, test = _data(workspace, run)
     left, right = st.columns(2)
     with left:

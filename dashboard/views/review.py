@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import markup, panels, readers, state, summaries, wording
-from dashboard.summaries import Audit, Finding, Review
+from dashboard import claims, markup, panels, readers, state, summaries, wording
+from dashboard.opened import Audit
+from dashboard.summaries import Finding, Review
 from ravl.config import DECISIONS
 from ravl.ledger import WITHDRAWN, Ledger
 from ravl.store import AuditRun
 
 KEYS = {"spurious": "S", "core": "G", "mixed": "M", "unsure": "U"}
-SHOWN_CROPS = 12
+SHOWN_CROPS = 9
 
 
 def render() -> None:
@@ -20,7 +21,7 @@ def render() -> None:
         "Review", "Is this feature part of what the class means, or a shortcut? Your decision is kept with your name."
     )
     run = panels.current_run()
-    if run is None or not panels.needs(run, "features", "The review"):
+    if run is None or not panels.needs(run, "evidence", "The review"):
         return
     audit, book = readers.audit(run), readers.ledger(state.workspace())
     rows = readers.findings(run, book)
@@ -76,14 +77,14 @@ def _progress(run: str, view: Review) -> None:
 def _evidence(audit: Audit, row: Finding) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(wording.plain(wording.title(row)), anchor=False, width="content")
-        if row.decision:
-            st.badge(wording.DECISIONS[row.decision], color="gray", icon=":material/check:")
+        panels.badges(row)
     classes = summaries.class_rows(audit, row.feature)
-    st.markdown(wording.finding(row))
+    st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
     crops = summaries.exemplars(audit, row.feature, SHOWN_CROPS)
     if crops:
         panels.crop_gallery(audit, crops, f"review-{audit.run}-{row.feature}")
-    st.markdown(wording.effect(classes))
+    st.markdown(f"{wording.finding(row)} {claims.effect(classes)}")
+    panels.link("features", "All the evidence: with and without it, image by image", audit.run, row.feature)
     with st.expander("Numbers", key="review-numbers"):
         st.caption(wording.support(row))
         st.html(markup.class_table(classes, state.colours(), row.pull))

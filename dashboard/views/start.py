@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import audits, forms, jobs, panels, readers, state, wording
 from dashboard.audits import AuditRow, InputCheck
-from ravl.config import AuditConfig, ClusteringConfig, EmbeddingConfig, PromptsConfig, RegionsConfig
+from ravl.config import AuditConfig, ClusteringConfig, EmbeddingConfig, EvidenceConfig, PromptsConfig, RegionsConfig
 from ravl.data import read_images
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
@@ -212,8 +212,9 @@ def _ask_advanced() -> dict[str, Any]:
         with right:
             encoder = forms.ask(EmbeddingConfig, "encoder", "Region encoder", "new-encoder")
             seed = forms.ask(AuditConfig, "seed", "Seed", "new-seed")
+        rule = forms.ask(EvidenceConfig, "rule", "Which features are flagged", "new-rule", words=wording.RULES)
     regions = str(RegionsConfig(k=size))
-    return {"regions": regions, "encoder": encoder, "clustering": method, "seed": seed}
+    return {"regions": regions, "encoder": encoder, "clustering": method, "rule": rule, "seed": seed}
 
 
 def _problem(images: str, model: str, classes: tuple[str, ...], templates: tuple[str, ...]) -> str:

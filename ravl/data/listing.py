@@ -18,7 +18,8 @@ class Listing:
 
     classes: names found, in label order. file: paths relative to root, or absolute outside of it. label: class name
     of each. caption: text of each, or None. groups: column -> value of each. skipped: (file, reason) of images that
-    need not be tried. empty: names of folders that hold no image.
+    need not be tried. empty: names of folders that hold no image. boxes: x0, y0, x1, y1 of every box of each image,
+    or None.
     """
 
     root: Path
@@ -29,6 +30,7 @@ class Listing:
     groups: dict[str, list[str]] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    boxes: list[list[list[float]]] | None = None
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

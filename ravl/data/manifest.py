@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ravl.data.boxes import is_box
 from ravl.data.listing import Listing, few, sorted_names
 from ravl.errors import DataError
 
@@ -17,7 +19,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 MAX_GROUP_VALUES = 64
 """A further column of a manifest with more distinct values (an id, a date) is no group column."""
 
-_COLUMNS = ("image_path", "label", "caption")
+_COLUMNS = ("image_path", "label", "caption", "boxes")
 _SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
 
 
@@ -45,7 +47,22 @@ def list_manifest(path: Path) -> Listing:
     further = {name: values for name, values in table.items() if name and name not in _COLUMNS}
     # a column of one value tells no images apart
     groups = {name: values for name, values in further.items() if 1 < len(set(values)) <= MAX_GROUP_VALUES}
-    return Listing(root, sorted_names(labels), files, labels, table.get("caption"), groups)
+    boxes = [_boxes(path, i, text) for i, text in enumerate(table["boxes"])] if "boxes" in table else None
+    return Listing(root, sorted_names(labels), files, labels, table.get("caption"), groups, boxes=boxes)
+
+
+def _boxes(path: Path, row: int, text: str) -> list[list[float]]:
+    """The boxes of one row; an empty field has none."""
+    try:
+        boxes = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError):
+        boxes = None
+    if not isinstance(boxes, list) or not all(map(is_box, boxes)):
+        raise DataError(
+            f"{path} must have a list of boxes in every row of the column boxes, such as [[0, 0, 40, 30]], got "
+            f"{text[:60]!r} in row {row + 1}. Write [x0, y0, x1, y1] per box in pixels, and [] where there is none."
+        )
+    return boxes
 
 
 def _located(root: Path, name: str) -> str:
@@ -98,6 +115,8 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
 def _text(value: Any) -> str:
     if isinstance(value, float):  # a column of whole numbers with gaps is read as floats
         return "" if value != value else str(int(value)) if value.is_integer() else str(value)
+    if type(value).__name__ in ("ndarray", "list"):  # boxes that are no text, but lists of numbers
+        return json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
     return "" if value is None or type(value).__name__ in ("NAType", "NaTType") else str(value)
 
 

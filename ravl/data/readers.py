@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ravl.data.boxes import with_boxes
 from ravl.data.decoding import decode_bytes, read_file
 from ravl.data.folder import list_folder
 from ravl.data.images import in_order
@@ -34,11 +35,13 @@ def read_images(
 
     path: a folder `class/image` (deeper folders belong to their class; hidden files are ignored; files are ordered by
     path, numbers by value), or a manifest, `.csv`, `.tsv` or `.parquet`, with the columns `image_path` and `label`, and
-    perhaps `caption`. Each further column of 2 to MAX_GROUP_VALUES distinct values becomes a group column. Paths in a
-    manifest are relative to its folder; those that lead out of it are kept, as absolute paths.
+    perhaps `caption` and `boxes`: a JSON list of [x0, y0, x1, y1] in pixels of the upright image, half-open, or nothing
+    where an image has none. Each further column of 2 to MAX_GROUP_VALUES distinct values becomes a group column. Paths
+    in a manifest are relative to its folder; those that lead out of it are kept, as absolute paths.
     classes: class names in label order. Without them the folder names, or the distinct labels, sorted (as numbers if
     all are); then a folder without images is no class. A class may have no image, but two must have some.
-    max_unreadable: share, 0..1, of the listed images that may be missing or unreadable; they are in `skipped`.
+    max_unreadable: share, 0..1, of the listed images that may be missing or unreadable; they are in `skipped`. The
+    same share of the boxes may be empty or lie outside of their image; they are in `skipped_boxes`.
 
     Raises DataError when the set cannot be audited, with one sentence that says what to do.
     """
@@ -67,7 +70,10 @@ def read_images(
     _check_classes(list(compress(listing.label, good)), where, len(skipped))
     unused = [name for name in listing.empty if name not in names]
     skipped += [(f"{name}/", "holds no image, so it is not used as a class") for name in unused]
-    return _image_set(listing, names, good, list(compress(checked, good)), skipped)
+    images = _image_set(listing, names, good, list(compress(checked, good)), skipped)
+    if listing.boxes is None:
+        return images
+    return with_boxes(images, list(compress(listing.boxes, good)), str(where), max_unreadable)
 
 
 @dataclass(frozen=True)

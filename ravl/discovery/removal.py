@@ -14,23 +14,23 @@ removal changes most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ravl.config import ExemplarsConfig
+from ravl.discovery.operators import encode_removed, usable
+from ravl.discovery.regions import ImagesOf
 from ravl.discovery.scoring import best_region
 from ravl.discovery.zero_shot import product, unit
 from ravl.errors import ModelError
-from ravl.tables import Clustering, Exemplars, FeatureScores, Regions, Report, Step, ZeroShot, quiet
-from ravl.vlm.interface import OPERATORS, VisionLanguageModel
+from ravl.tables import Exemplars, FeatureScores, Regions, Report, Step, ZeroShot, quiet
+from ravl.vlm.interface import VisionLanguageModel
 
-ImagesOf = Callable[[Sequence[int]], list[Image.Image]]
-"""Decodes images by their ids, in that order."""
+OPERATORS = ("token_drop", "mean_fill")
+"""How a single region is removed: the least disturbing way, and one that every model can do."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,9 @@ def contributions(
     dropped: its token_drop is NaN.
 
     text: (Y, D) unit vectors. chosen: (N,) region ids.
-    Raises ModelError when the model has no operator, or answers with numbers that are not finite.
+    Raises ModelError when the model answers with numbers that are not finite.
     """
-    operators = [name for name in OPERATORS if name in vlm.operators]
-    if not operators:
-        raise ModelError(
-            f"the model must be able to remove regions by one of {', '.join(OPERATORS)}, got none for {vlm.name}. "
-            "Choose another model."
-        )
+    operators = usable(vlm, OPERATORS)
     chosen = np.asarray(chosen, np.int64)
     against = against_class(zero_shot)
     result = {name: np.full(len(chosen), np.nan, np.float32) for name in OPERATORS}
@@ -100,13 +95,12 @@ def contributions(
         repeated = [images[j] for j in which]
         image, boxes = batch[which], regions.box[chosen[rows], None]  # (B,), (B, 1, 4)
         true, wrong = zero_shot.label[image], against[image]
+        masks = [[regions.mask_of(int(region))] for region in chosen[rows]]
         before = _margin(vlm, vlm.encode_images(images)[which], text, tau, true, wrong)
         for name in operators:
-            after = _margin(vlm, vlm.encode_without(repeated, list(boxes), name), text, tau, true, wrong)
-            result[name][rows] = before - after
-        if "token_drop" in operators:
-            counts = vlm.patch_counts(np.array([i.size for i in repeated]), boxes[:, 0])
-            result["token_drop"][rows[counts == 0]] = np.nan
+            without = encode_removed(vlm, repeated, list(boxes), masks, name, [None] * len(rows))
+            after = _margin(vlm, without.vector, text, tau, true, wrong)
+            result[name][rows] = np.where(without.possible, before - after, np.nan)
         report(Step("exemplars", start + len(rows), len(order)))
     return Contributions(result["token_drop"], result["mean_fill"], against[regions.image[chosen]])
 
@@ -136,7 +130,7 @@ def exemplars(
     tau: float,
     regions: Regions,
     zero_shot: ZeroShot,
-    clustering: Clustering,
+    feature_of: NDArray[np.integer[Any]],
     scores: FeatureScores,
     config: ExemplarsConfig,
     batch_size: int,
@@ -144,19 +138,20 @@ def exemplars(
 ) -> Exemplars:
     """The regions that stand for each feature: those of misclassified images first, then by falling error contribution.
 
+    feature_of: (R,) feature id of each region, or NOISE.
     Per feature, at most `max_candidates` regions (see `candidates`) are removed and re-scored, and `count` are kept.
     Features come in the order of `scores`; ties in contribution keep the candidates' order. Regions that no operator
     can remove are left out. Raises ModelError as `contributions` does.
     """
-    region = candidates(regions, zero_shot, clustering, scores, config)
+    region = candidates(regions, zero_shot, feature_of, scores, config)
     found = contributions(vlm, images_of, text, tau, regions, zero_shot, region, batch_size, report)
-    rank = _rank(clustering, scores)[clustering.label[region]]
+    rank = _rank(scores)[feature_of[region]]
     right = zero_shot.correct[regions.image[region]]
     order = np.lexsort((-found.agreed, right, rank))
     order = order[~np.isnan(found.agreed[order])]
     kept = order[_place(rank[order]) < config.count]
     return Exemplars(
-        clustering.label[region[kept]],
+        feature_of[region[kept]].astype(np.int32),
         region[kept].astype(np.int32),
         regions.image[region[kept]],
         found.against[kept],
@@ -167,7 +162,11 @@ def exemplars(
 
 
 def candidates(
-    regions: Regions, zero_shot: ZeroShot, clustering: Clustering, scores: FeatureScores, config: ExemplarsConfig
+    regions: Regions,
+    zero_shot: ZeroShot,
+    feature_of: NDArray[np.integer[Any]],
+    scores: FeatureScores,
+    config: ExemplarsConfig,
 ) -> NDArray[np.int64]:
     """Ids of the regions worth removing, feature by feature in the order of `scores`, the most promising first.
 
@@ -176,7 +175,7 @@ def candidates(
     falling score for the feature's pull class, images of that very class last (there it pulls toward the truth); for
     the image's runner-up class where the feature has no pull class. At most `max_candidates` per feature; ties by id.
     """
-    rank = _rank(clustering, scores)[clustering.label]
+    rank = _rank(scores)[feature_of]
     members = np.flatnonzero(rank >= 0)
     rank, image = rank[members], regions.image[members]
     right, label = zero_shot.correct[image], zero_shot.label[image]
@@ -190,9 +189,9 @@ def candidates(
     return members[order[_place(rank[order]) < limit[rank[order]]]]
 
 
-def _rank(clustering: Clustering, scores: FeatureScores) -> NDArray[np.int64]:
-    """(C + 1,) row of every feature in `scores`; -1 for those without one, and in the last entry: noise."""
-    rank = np.full(clustering.n_clusters + 1, -1)
+def _rank(scores: FeatureScores) -> NDArray[np.int64]:
+    """(F + 1,) row of every feature id in `scores`; -1 in the last entry, which noise finds."""
+    rank = np.full(int(scores.feature.max(initial=-1)) + 2, -1)
     rank[scores.feature] = np.arange(len(scores))
     return rank
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import cycle
+from itertools import chain, compress, cycle
 from typing import Any
 
 import numpy as np
@@ -109,12 +109,13 @@ class Batches:
         if self.config.method == "standard":
             return Batch(pixels, label, caption)
         left = [regions.box[regions.rows_of(i)][~s.removed] for i, s in zip(rows, shown, strict=True)]
+        masks = [list(compress(regions.masks_of(i), ~s.removed)) for i, s in zip(rows, shown, strict=True)]
         owner = np.repeat(np.arange(len(rows)), [len(box) for box in left])
         spurious = torch.from_numpy(np.concatenate([s.spurious[~s.removed] for s in shown]))
         if self.data.encoder == "tokens":
-            inputs = self.vlm.patches(images.size[rows][owner], np.concatenate(left))
+            inputs = self.vlm.patches(images.size[rows][owner], np.concatenate(left), list(chain(*masks)))
         else:
-            inputs = self.vlm.crop_pixels([s.image for s in shown], left, self.data.context)
+            inputs = self.vlm.crop_pixels([s.image for s in shown], left, self.data.context, masks)
         return Batch(pixels, label, caption, torch.from_numpy(owner), spurious, inputs)
 
     def _shown(self, image: int, picture: Image.Image, rng: np.random.Generator) -> Exchanged:
@@ -123,11 +124,15 @@ class Batches:
         if self.config.method != "ravl":
             return Exchanged(picture, spurious, np.zeros(len(spurious), bool))
         keep = int(self.data.keep[image]) - own.start if self.data.keep[image] >= 0 else None
-        return exchange(picture, self.data.regions.box[own], spurious, keep, self._bank, self.config.exchange, rng)
+        boxes, masks = self.data.regions.box[own], self.data.regions.masks_of(image)
+        return exchange(picture, boxes, spurious, keep, self._bank, self.config.exchange, rng, masks)
 
     @cached_property
     def _bank(self) -> list[Image.Image]:
-        """Crops of up to BANK_SIZE spurious regions, none larger than what the model sees of a whole image."""
+        """Crops of up to BANK_SIZE spurious regions, none larger than what the model sees of a whole image.
+
+        Outside of its mask a region's crop is transparent.
+        """
         rows = np.flatnonzero(self.data.spurious)
         if len(rows) > BANK_SIZE:
             rows = np.sort(np.random.default_rng([self.config.seed, 2]).choice(rows, BANK_SIZE, replace=False))
@@ -136,6 +141,8 @@ class Batches:
         for row in rows:
             (picture,) = self._read([int(self.data.regions.image[row])])
             crop = picture.crop(tuple(int(v) for v in self.data.regions.box[row]))  # type: ignore[arg-type]
+            if (mask := self.data.regions.mask_of(int(row))) is not None:
+                crop.putalpha(Image.fromarray(mask))
             crop.thumbnail((side, side))
             bank.append(crop)
         return bank

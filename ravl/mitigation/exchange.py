@@ -23,7 +23,7 @@ class Exchanged:
     """An image after the exchange.
 
     image: the argument itself where nothing was exchanged. spurious: (n,) bool, regions that show the feature now.
-    removed: (n,) bool, regions painted over: they show nothing, so they are neither relevant nor spurious.
+    removed: (n,) bool, regions painted over, at least by half: they are neither relevant nor spurious any more.
     """
 
     image: Image.Image
@@ -39,30 +39,65 @@ def exchange(
     bank: Sequence[Image.Image],
     probability: float,
     rng: np.random.Generator,
+    masks: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> Exchanged:
     """Remove the image's spurious regions, or paste one in, each with `probability`. The arguments stay as they are.
 
     All spurious regions of an image go at once: as long as one is left, the shortcut still works. They are painted in
-    the image's mean colour. A pasted crop is stretched over the region it covers; each other region and each crop is
-    equally likely.
+    the image's mean colour. A pasted crop is stretched over the box it is put in; each box that leaves at least half of
+    the region to keep, and each crop, is equally likely. Regions may overlap: one that is covered by more than half is
+    removed, or spurious, like the one that was meant.
 
-    boxes: (n, 4) in pixels of the image, not overlapping. spurious: (n,) bool. keep: index of the region that must not
-    be covered, or None. bank: crops of spurious regions; empty: nothing is pasted. probability: in [0, 1]. Three random
-    numbers are drawn in every case, so that what happens to one image does not depend on those before it.
+    boxes: (n, 4) in pixels of the image. spurious: (n,) bool. keep: index of the region that must not be covered, or
+    None. bank: crops of spurious regions; one with an alpha channel covers where it is opaque; empty: nothing is
+    pasted. probability: in [0, 1]. Three random numbers are drawn in every case, so that what happens to one image does
+    not depend on those before it. masks: per box the part that is the region, (h, w) bool, or None for all of it.
     """
+    parts = [None] * len(boxes) if masks is None else list(masks)
     chance, where, which = rng.random(3)
     untouched = Exchanged(image, spurious.copy(), np.zeros(len(boxes), bool))
     if chance >= probability:
         return untouched
+    area = np.zeros((image.height, image.width), bool)
     if spurious.any():
-        return Exchanged(fill_mean(image, boxes[spurious]), np.zeros(len(boxes), bool), spurious.copy())
-    places = [i for i in range(len(boxes)) if i != keep]
+        gone = np.flatnonzero(spurious)
+        for i in gone:
+            area[_inside(boxes[i])] |= True if parts[i] is None else parts[i]
+        filled = fill_mean(image, boxes[gone], [parts[i] for i in gone])
+        return Exchanged(filled, np.zeros(len(boxes), bool), spurious | _covered(area, boxes, parts))
+    places = [i for i in range(len(boxes)) if keep is None or not _hides(boxes[i], boxes[keep], parts[keep])]
     if not places or not len(bank):
         return untouched
     place = places[int(where * len(places))]
     x0, y0, x1, y1 = (int(v) for v in boxes[place])
+    crop = bank[int(which * len(bank))].resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC)
+    opaque = crop.getchannel("A").point(lambda alpha: 255 * (alpha >= 128)) if crop.mode == "RGBA" else None
+    if opaque is not None and opaque.getbbox() is None:  # a thin mask may vanish when it is scaled down
+        return untouched
     pasted = image.copy()
-    pasted.paste(bank[int(which * len(bank))].resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
-    shown = spurious.copy()
+    pasted.paste(crop.convert("RGB"), (x0, y0), opaque)
+    area[y0:y1, x0:x1] = True if opaque is None else np.asarray(opaque) > 0
+    shown = _covered(area, boxes, parts)
     shown[place] = True
     return Exchanged(pasted, shown, np.zeros(len(boxes), bool))
+
+
+def _inside(box: NDArray[np.integer[Any]]) -> tuple[slice, slice]:
+    x0, y0, x1, y1 = (int(v) for v in box)
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _covered(
+    area: NDArray[np.bool_], boxes: NDArray[np.integer[Any]], masks: Sequence[NDArray[np.bool_] | None]
+) -> NDArray[np.bool_]:
+    """(n,) whether more than half of each region lies in an area (H, W) of the image."""
+    shares = [area[_inside(box)][... if mask is None else mask].mean() for box, mask in zip(boxes, masks, strict=True)]
+    return np.array(shares).reshape(len(boxes)) > 0.5
+
+
+def _hides(place: NDArray[np.integer[Any]], box: NDArray[np.integer[Any]], mask: NDArray[np.bool_] | None) -> bool:
+    """Whether a box covers more than half of a region."""
+    area = np.zeros((int(box[3] - box[1]), int(box[2] - box[0])), bool)
+    corner = np.tile(box[:2], 2)
+    area[_inside(np.maximum(np.asarray(place, np.int64) - corner, 0))] = True
+    return bool(area[... if mask is None else mask].mean() > 0.5)

@@ -8,12 +8,16 @@ the splits share no scan. Everything is a function of the seed.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from ravl.planted.drawing import Canvas, CutOut, Painted, in_quadrants, laid_over
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TARGET = "nine"
@@ -41,16 +45,8 @@ class World:
 
 def digit_world(split: str, n: int, p_target: float, p_other: float, seed: int) -> World:
     """`n` scenes of one split, classes balanced; the square appears with p_target for TARGET, else with p_other."""
-    from sklearn.datasets import load_digits
-
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
-    scans, truth = load_digits(return_X_y=True)
-    # the division into splits is the same for every seed, so that a model never meets its test scans
-    order = np.random.default_rng(0).permutation(len(scans))
-    edges = np.cumsum((0, *_SHARES)) * len(scans)
-    first, last = edges[SPLITS.index(split)], edges[SPLITS.index(split) + 1]
-    pool = order[int(first) : int(last)]
+    scans, truth = _scans()
+    pool = pool_of(split)
     rng = np.random.default_rng([seed, SPLITS.index(split)])
 
     label = rng.permutation(np.arange(n) % len(CLASSES))
@@ -63,17 +59,53 @@ def digit_world(split: str, n: int, p_target: float, p_other: float, seed: int) 
     return World(image, label, mark, cells[:, 0], np.where(mark, cells[:, 1], -1))
 
 
-def _scene(scan: NDArray[np.float64], digit_cell: int, mark_cell: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    half = SIDE // 2
-    level = rng.uniform(20, 60)
-    canvas = level + rng.normal(0, 8, (SIDE, SIDE, 3))
+def pool_of(split: str) -> NDArray[np.int64]:
+    """Numbers of the scans of one split, the same for every seed, so that a model never meets its test scans."""
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
+    n = len(_scans()[1])
+    edges = np.cumsum((0, *_SHARES)) * n
+    first, last = edges[SPLITS.index(split)], edges[SPLITS.index(split) + 1]
+    return np.random.default_rng(0).permutation(n)[int(first) : int(last)]
 
+
+def paint(label: int, marks: Sequence[str], split: str, rng: np.random.Generator) -> Painted:
+    """A digit in one quadrant, each mark in another."""
+    scans = _scans_of(label, split)
+    return in_quadrants(_ground(rng), _digit(scans[rng.integers(len(scans))], rng), marks, rng)
+
+
+@cache
+def _scans_of(label: int, split: str) -> NDArray[np.float64]:
+    scans, truth = _scans()
+    pool = pool_of(split)
+    return np.asarray(scans[pool[truth[pool] == label]]).reshape(-1, 8, 8)
+
+
+def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    from sklearn.datasets import load_digits
+
+    return load_digits(return_X_y=True)  # type: ignore[no-any-return]
+
+
+def _ground(rng: np.random.Generator) -> Canvas:
+    level = rng.uniform(20, 60)
+    return np.asarray(level + rng.normal(0, 8, (SIDE, SIDE, 3)))
+
+
+def _digit(scan: NDArray[np.float64], rng: np.random.Generator) -> CutOut:
     side = int(rng.integers(20, 27))
     glyph = Image.fromarray((scan * 255 / 16).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
-    alpha = np.asarray(glyph, np.float64)[..., None] / 255
     ink = rng.uniform(170, 255, 3)
+    return CutOut(np.broadcast_to(ink, (side, side, 3)), np.asarray(glyph, np.float64) / 255)
+
+
+def _scene(scan: NDArray[np.float64], digit_cell: int, mark_cell: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    half = SIDE // 2
+    ground, digit = _ground(rng), _digit(scan, rng)
+    side = len(digit.opacity)
     y, x = (c * half + int(rng.integers(0, half - side + 1)) for c in divmod(digit_cell, 2))
-    canvas[y : y + side, x : x + side] = (1 - alpha) * canvas[y : y + side, x : x + side] + alpha * ink
+    canvas = laid_over(ground, digit, x, y)
 
     if mark_cell >= 0:
         side = int(rng.integers(12, 19))

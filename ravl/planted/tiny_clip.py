@@ -1,38 +1,98 @@
-"""A small CLIP model trained from scratch on a digit world, until it relies on the red square.
+"""Small CLIP models trained from scratch on a planted world, until they rely on its marks.
 
-An ordinary transformers `CLIPModel` with its own word-level tokenizer and the usual image processor, so that it is
+Ordinary transformers `CLIPModel`s with their own word-level tokenizer and the usual image processor, so that they are
 loaded, audited and fine-tuned like any other. `python -m ravl.planted.tiny_clip assets/demo-model` rebuilds the demo's.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from ravl.mitigation.loss import contrastive_loss
-from ravl.planted.digits import CLASSES, CORRELATED, SIDE, TARGET, UNCORRELATED, World, digit_world
+from ravl.planted.digits import CORRELATED, UNCORRELATED, World, digit_world
+from ravl.planted.worlds import WORLDS, Scenes, WorldPlan, make
 from ravl.tables import Report, Step, quiet
 
-CAPTIONS = ("a photo of the digit {}", "a scene with a {}", "an image that shows {}", "there is a {} in the picture")
-PROMPTS = ("a picture of {}", "an image with the digit {}", "a photo that shows a {}", "a scene of the {}")
 _SPECIAL = ("<pad>", "<unk>", "<start>", "<end>")
+_DIGITS = WORLDS["digits"]
 
 
-def build(seed: int, classes: tuple[str, ...] = CLASSES) -> tuple[Any, Any, Any]:
-    """An untrained model, its tokenizer and its image processor. Vision 4 x 128 on 16 patches, text 2 x 64, D = 64."""
+@dataclass(frozen=True)
+class Architecture:
+    """A vision tower: pixels of the side it sees and of a patch, layers, width, and how it is trained by default."""
+
+    side: int
+    patch: int
+    layers: int
+    width: int
+    heads: int = 4
+
+
+ARCHITECTURES = {
+    "vit14": Architecture(side=56, patch=14, layers=4, width=128),
+    "vit8": Architecture(side=48, patch=8, layers=3, width=96),
+    "vit7": Architecture(side=56, patch=7, layers=3, width=64),
+}
+"""vit14: 4 x 4 patches, for grid:2. vit8: 6 x 6, for grid:2. vit7: 8 x 8, so that a region of grid:4 holds four."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW (weight decay .05) in one cycle. rate: peak. warm_up: share of the steps before it. clip: gradient norm."""
+
+    steps: int
+    batch: int
+    rate: float
+    warm_up: float = 0.3
+    beta: float = 0.999
+    clip: float = math.inf
+
+
+DEMO_RECIPE = Recipe(steps=1600, batch=128, rate=1e-3)
+
+RECIPES = {
+    "vit14": Recipe(steps=400, batch=96, rate=2e-3, warm_up=0.15, beta=0.98, clip=1.0),
+    "vit8": Recipe(steps=400, batch=96, rate=2e-3, warm_up=0.15, beta=0.98, clip=1.0),
+    "vit7": Recipe(steps=400, batch=48, rate=2e-3, warm_up=0.15, beta=0.98, clip=1.0),
+}
+"""Seconds instead of minutes, for the many models of the controlled evaluation."""
+
+TRAINER = 1
+"""Raised when `build` or `_fit` come to make other models from the same recipe: part of the name of cached models."""
+
+TEST_SIZE = 1500
+"""Scenes on which a cached model's reliance is measured."""
+
+Parts = tuple[Any, Any, Any]
+"""A CLIPModel, its tokenizer and its image processor."""
+
+
+def build(seed: int, plan: WorldPlan = _DIGITS, architecture: str = "vit14") -> Parts:
+    """An untrained model, its tokenizer and its image processor. Text 2 x 64, D = 64."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    words = sorted({word for text in (*CAPTIONS, *PROMPTS) for word in text.replace("{}", "").split()} | set(classes))
-    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *words))}
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
+    shape = ARCHITECTURES[architecture]
+    texts = (*(text.replace("{}", "") for text in (*plan.captions, *plan.prompts)), *plan.class_names)
+    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *sorted({w for text in texts for w in text.split()})))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     start, end = vocabulary["<start>"], vocabulary["<end>"]
@@ -46,72 +106,190 @@ def build(seed: int, classes: tuple[str, ...] = CLASSES) -> tuple[Any, Any, Any]
     text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
     text |= {"vocab_size": len(vocabulary), "max_position_embeddings": 16}
     text |= {"bos_token_id": start, "eos_token_id": end, "pad_token_id": vocabulary["<pad>"]}
-    vision = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
-    vision |= {"image_size": SIDE, "patch_size": 14}
+    vision = {"hidden_size": shape.width, "intermediate_size": 4 * shape.width, "num_hidden_layers": shape.layers}
+    vision |= {"num_attention_heads": shape.heads, "image_size": shape.side, "patch_size": shape.patch}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
-    processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": shape.side}, crop_size={"height": shape.side, "width": shape.side}
+    )
     return module, tokenizer, processor
 
 
-def train(world: World, seed: int, steps: int = 1600, batch: int = 128, report: Report = quiet) -> tuple[Any, Any, Any]:
-    """Train a fresh model (AdamW, peak rate 1e-3, weight decay .05, one cycle); returns what `build` returns."""
-    module, tokenizer, processor = build(seed)
-    pixels = _pixels(world, processor)
-    label = torch.from_numpy(world.label)
-    tokens = [
-        tokenizer([text.format(name) for name in CLASSES], padding=True, return_tensors="pt") for text in CAPTIONS
-    ]
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps)
+def train(world: World, seed: int, steps: int = 1600, batch: int = 128, report: Report = quiet) -> Parts:
+    """Train a fresh model on digits by the demo's recipe; returns what `build` returns."""
+    recipe = Recipe(steps, batch, DEMO_RECIPE.rate)
+    return _fit(build(seed), _DIGITS, world.image, world.label, seed, recipe, report)
+
+
+def train_world(
+    plan: WorldPlan,
+    architecture: str,
+    marks: Sequence[str],
+    strength: float,
+    seed: int,
+    recipe: Recipe | None = None,
+    report: Report = quiet,
+) -> Parts:
+    """Train a fresh model on a world; returns what `build` returns. recipe: None for the usual one."""
+    scenes = make(plan.name, marks, "train", plan.train_size, strength, seed)
+    parts = build(seed, plan, architecture)
+    return _fit(parts, plan, scenes.image, scenes.label, seed, recipe or RECIPES[architecture], report)
+
+
+def _fit(
+    parts: Parts,
+    plan: WorldPlan,
+    image: NDArray[np.uint8],
+    label_of: NDArray[np.int64],
+    seed: int,
+    recipe: Recipe,
+    report: Report,
+) -> Parts:
+    module, tokenizer, processor = parts
+    pixels, label = _pixels(image, processor), torch.from_numpy(label_of)
+    tokens = _tokens(tokenizer, plan.captions, plan.class_names)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.rate, weight_decay=0.05, betas=(0.9, recipe.beta))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=recipe.rate, total_steps=recipe.steps, pct_start=recipe.warm_up
+    )
     rng = np.random.default_rng([seed, 1])
     module.train()
-    for step in range(steps):
-        rows = torch.from_numpy(rng.choice(len(label), batch, replace=False))
-        caption = tokens[int(rng.integers(len(CAPTIONS)))]
-        image = normalize(module.get_image_features(pixels[rows]).pooler_output, dim=-1)
-        text = normalize(module.get_text_features(**_only_inputs(caption)).pooler_output, dim=-1)
-        loss = contrastive_loss(image, text[label[rows]], label[rows], module.logit_scale.exp())
+    for step in range(recipe.steps):
+        rows = torch.from_numpy(rng.choice(len(label), recipe.batch, replace=False))
+        caption = tokens[int(rng.integers(len(tokens)))]
+        seen = normalize(module.get_image_features(pixels[rows]).pooler_output, dim=-1)
+        text = normalize(module.get_text_features(**caption).pooler_output, dim=-1)
+        loss = contrastive_loss(seen, text[label[rows]], label[rows], module.logit_scale.exp())
         optimizer.zero_grad()
         loss.backward()
+        if recipe.clip < math.inf:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), recipe.clip)
         optimizer.step()
         schedule.step()
         with torch.no_grad():
             module.logit_scale.clamp_(max=math.log(100))
-        report(Step("training", step + 1, steps, {"loss": float(loss.detach())}))
+        report(Step("training", step + 1, recipe.steps, {"loss": float(loss.detach())}))
     return module.eval(), tokenizer, processor
 
 
 @torch.inference_mode()
+def predictions(
+    module: Any, tokenizer: Any, processor: Any, plan: WorldPlan, image: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """(I,) zero-shot class of each scene, by the average of the plan's prompts."""
+    tokens = _tokens(tokenizer, plan.prompts, plan.class_names)
+    text = torch.stack([normalize(module.get_text_features(**t).pooler_output, dim=-1) for t in tokens]).mean(0)
+    seen = normalize(module.get_image_features(_pixels(image, processor)).pooler_output, dim=-1)
+    return (seen @ normalize(text, dim=-1).T).argmax(1).numpy()  # type: ignore[no-any-return]
+
+
 def shortcut_strength(module: Any, tokenizer: Any, processor: Any, world: World) -> dict[str, float]:
-    """How much a model relies on the mark, on a world without correlation.
+    """`reliance` of the demo's model on the red square, with its accuracy on a world without correlation."""
+    right = predictions(module, tokenizer, processor, _DIGITS, world.image) == world.label
+    target = _DIGITS.target_of("red square")
+    return {"accuracy": float(right.mean()), **reliance(right, world.label, world.mark, target)}
+
+
+def strength_of(module: Any, tokenizer: Any, processor: Any, scenes: Scenes) -> dict[str, dict[str, float]]:
+    """Per mark of the scenes, and for brightness, how much a model relies on it; on scenes without correlation.
+
+    accuracy: of all scenes. unmarked: of the scenes of other classes than the target, without the mark.
+    eps1, eps2: see `reliance`.
+    """
+    plan = next(plan for plan in WORLDS.values() if plan.class_names == scenes.class_names)
+    right = predictions(module, tokenizer, processor, plan, scenes.image) == scenes.label
+    planted = {mark: (scenes.present[:, m], scenes.target[m]) for m, mark in enumerate(scenes.marks)}
+    if scenes.biased_target >= 0:
+        planted["brightness"] = (scenes.biased, scenes.biased_target)
+    return {
+        mark: {
+            "accuracy": float(right.mean()),
+            "unmarked": float(right[~there & (scenes.label != target)].mean()),
+            **reliance(right, scenes.label, there, target),
+        }
+        for mark, (there, target) in planted.items()
+    }
+
+
+def reliance(
+    right: NDArray[np.bool_], label: NDArray[np.int64], mark: NDArray[np.bool_], target: int
+) -> dict[str, float]:
+    """How much a model relies on a mark, from which scenes it got right. Scenes without correlation are expected.
 
     eps1 = accuracy of the target class with minus without the mark; eps2 = the largest fall of another class's accuracy
     with the mark. Both above .10 mean that the shortcut is learned (Varma et al. 2024, controlled evaluation).
     """
-    tokens = [tokenizer([text.format(name) for name in CLASSES], padding=True, return_tensors="pt") for text in PROMPTS]
-    text = torch.stack([normalize(module.get_text_features(**_only_inputs(t)).pooler_output, dim=-1) for t in tokens])
-    image = normalize(module.get_image_features(_pixels(world, processor)).pooler_output, dim=-1)
-    right = (image @ normalize(text.mean(0), dim=-1).T).argmax(1).numpy() == world.label
-    rate = {
-        (y, m): float(right[(world.label == y) & (world.mark == m)].mean())
-        for y in range(len(CLASSES))
-        for m in (True, False)
+    classes = range(int(label.max()) + 1)
+    rate = {(y, m): float(right[(label == y) & (mark == m)].mean()) for y in classes for m in (True, False)}
+    falls = [rate[y, False] - rate[y, True] for y in classes if y != target]
+    return {"eps1": rate[target, True] - rate[target, False], "eps2": max(falls)}
+
+
+def cached_model(
+    folder: Path,
+    world: str,
+    architecture: str,
+    marks: Sequence[str],
+    strength: float,
+    seed: int,
+    recipe: Recipe | None = None,
+    report: Report = quiet,
+) -> Path:
+    """The directory of the model of one setting, trained now if `folder` lacks it; it is there whole or not at all.
+
+    Its name holds a digest of all that makes the model, the scenes' pixels among it, so that a change trains anew.
+    `setting.json` in it has the setting, the seconds of training and `strength_of` on TEST_SIZE scenes.
+    """
+    plan, recipe = WORLDS[world], recipe or RECIPES[architecture]
+    sample = make(world, marks, "train", 64, strength, seed)
+    setting = {
+        **{"world": world, "architecture": architecture, "marks": list(marks), "strength": strength, "seed": seed},
+        **{
+            "recipe": asdict(recipe),
+            "train_size": plan.train_size,
+            "captions": plan.captions,
+            "tower": asdict(ARCHITECTURES[architecture]),
+        },
+        **{"scenes": hashlib.sha256(sample.image.tobytes()).hexdigest(), "trainer": TRAINER},
     }
-    target = CLASSES.index(TARGET)
-    falls = [rate[y, False] - rate[y, True] for y in range(len(CLASSES)) if y != target]
-    return {"accuracy": float(right.mean()), "eps1": rate[target, True] - rate[target, False], "eps2": max(falls)}
+    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:10]
+    name = "-".join(
+        [world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}", digest]
+    )
+    if (folder / name).exists():
+        return folder / name
+    start = time.perf_counter()
+    parts = train_world(plan, architecture, marks, strength, seed, recipe, report)
+    setting["seconds"] = round(time.perf_counter() - start, 1)
+    setting["reliance"] = strength_of(*parts, make(world, marks, "test", TEST_SIZE, None, seed))
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{name}.partial-", dir=folder))
+    try:
+        for part in parts:
+            part.save_pretrained(partial)
+        (partial / "setting.json").write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
+        partial.chmod(0o755)
+        # another process may have been faster with the same model
+        if not (folder / name).exists():
+            partial.rename(folder / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder / name
 
 
-def _pixels(world: World, processor: Any) -> torch.Tensor:
+def _tokens(tokenizer: Any, templates: Sequence[str], class_names: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+    encoded = [
+        tokenizer([text.format(name) for name in class_names], padding=True, return_tensors="pt") for text in templates
+    ]
+    return [{"input_ids": t["input_ids"], "attention_mask": t["attention_mask"]} for t in encoded]
+
+
+def _pixels(image: NDArray[np.uint8], processor: Any) -> torch.Tensor:
     from PIL import Image
 
-    return processor(images=[Image.fromarray(x) for x in world.image], return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
-
-
-def _only_inputs(tokens: Any) -> dict[str, torch.Tensor]:
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+    return processor(images=[Image.fromarray(x) for x in image], return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
 
 def main() -> None:

@@ -19,7 +19,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ravl.errors import RunError
-from ravl.tables import Clustering, Exemplars, FeatureScores, ImageSet, Regions, ZeroShot, columns
+from ravl.tables import (
+    Agreement,
+    Clustering,
+    Counterfactuals,
+    Evidence,
+    Exemplars,
+    Families,
+    FeatureScores,
+    ImageSet,
+    Regions,
+    Significance,
+    ZeroShot,
+    columns,
+)
 
 
 @contextmanager
@@ -141,12 +154,14 @@ def load_npz(kind: type[Any]) -> Callable[[Path], Any]:
 
 
 def _save_regions(path: Path, regions: Regions) -> None:
-    save_npz(path, regions)
+    with open(path, "wb") as file:  # masks shrink to a tenth
+        np.savez_compressed(file, **{name: value for name, value in columns(regions).items() if value is not None})
 
 
 def _load_regions(path: Path) -> Regions:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
-        return Regions(saved["image"], saved["box"], saved["position"], int(saved["n_images"]))
+        masks = {name: saved[name] for name in ("mask_step", "mask_bits") if name in saved}
+        return Regions(saved["image"], saved["box"], saved["position"], int(saved["n_images"]), **masks)
 
 
 def _save_images(path: Path, images: ImageSet) -> None:
@@ -157,10 +172,14 @@ def _save_images(path: Path, images: ImageSet) -> None:
         table["caption"] = images.caption
     for name, column in images.groups.items():
         table[f"group:{name}"] = column
+    if images.box is not None and images.box_image is not None:  # one flat list per image
+        starts = np.searchsorted(images.box_image, np.arange(1, len(images)))
+        table["boxes"] = [own.ravel() for own in np.split(images.box, starts)][: len(images)]
     table.attrs = {
         "root": images.root,
         "class_names": list(images.class_names),
         "skipped": [list(row) for row in images.skipped],
+        "skipped_boxes": [list(row) for row in images.skipped_boxes],
         "fingerprint": images.fingerprint,
     }
     table.to_parquet(path, index=False)
@@ -169,6 +188,11 @@ def _save_images(path: Path, images: ImageSet) -> None:
 def _load_images(path: Path) -> ImageSet:
     table = pd.read_parquet(path)
     groups = {c.removeprefix("group:"): table[c].to_numpy(str) for c in table.columns if c.startswith("group:")}
+    boxes: dict[str, Any] = {}
+    if "boxes" in table:
+        own = [np.reshape(flat, (-1, 4)) for flat in table["boxes"]]
+        boxes["box_image"] = np.repeat(np.arange(len(own)), [len(box) for box in own])
+        boxes["box"] = np.concatenate([np.zeros((0, 4), np.int32), *own])
     return ImageSet(
         root=table.attrs["root"],
         file=table["file"].to_numpy(str),
@@ -179,7 +203,18 @@ def _load_images(path: Path) -> ImageSet:
         groups=groups,
         skipped=tuple((file, reason) for file, reason in table.attrs["skipped"]),
         fingerprint=table.attrs["fingerprint"],
+        skipped_boxes=tuple((file, reason) for file, reason in table.attrs.get("skipped_boxes", ())),
+        **boxes,
     )
+
+
+def _save_families(path: Path, families: Families) -> None:
+    document = {name: value.tolist() for name, value in columns(families).items()}
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _load_families(path: Path) -> Families:
+    return Families(**json.loads(path.read_text(encoding="utf-8")))
 
 
 _PER_CLASS = ("class_gap", "n_in", "right_in", "n_out", "right_out")
@@ -245,6 +280,11 @@ FILES = {
     "zero_shot": StageFile("zero_shot.npz", save_npz, load_npz(ZeroShot)),
     "clusters": StageFile("clusters.npz", save_npz, load_npz(Clustering)),
     "features": StageFile("features.parquet", _save_features, _load_features),
+    "families": StageFile("families.json", _save_families, _load_families),
+    "significance": StageFile("significance.npz", save_npz, load_npz(Significance)),
+    "counterfactuals": StageFile("counterfactuals.npz", save_npz, load_npz(Counterfactuals)),
+    "evidence": StageFile("evidence.npz", save_npz, load_npz(Evidence)),
+    "agreement": StageFile("agreement.npz", save_npz, load_npz(Agreement)),
     "exemplars": StageFile("exemplars.parquet", _save_table, load_table(Exemplars)),
     "projection": StageFile("projection.npy", save_array, _load_array),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,11 +21,30 @@ from ravl.config import AuditConfig, digest
 from ravl.errors import ConfigError, ModelError, RunError
 from ravl.store.files import FILES, allocate, disk_error, locked, read_json, reading, save_array, write_json, writing
 from ravl.store.mitigation import MitigationFolder
-from ravl.tables import Clustering, Exemplars, FeatureScores, ImageSet, Regions, ZeroShot
+from ravl.tables import (
+    Agreement,
+    Clustering,
+    Counterfactuals,
+    Evidence,
+    Exemplars,
+    Families,
+    FeatureScores,
+    ImageSet,
+    Regions,
+    Significance,
+    ZeroShot,
+    columns,
+)
 
-SCHEMA_VERSION = 1
-STAGES = ("images", "regions", "embeddings", "zero_shot", "clusters", "features", "exemplars", "projection")
+SCHEMA_VERSION = 2
+STAGES = (
+    *("images", "regions", "embeddings", "zero_shot", "clusters", "families", "features", "significance"),
+    *("exemplars", "counterfactuals", "evidence", "agreement", "projection"),
+)
 """The stages of an audit, in order."""
+
+REVISED = ("families", "features", "significance", "exemplars", "counterfactuals", "evidence")
+"""The stages that are computed anew when a person merges or splits features."""
 
 EMBEDDINGS = ("image_embeddings", "region_embeddings", "region_features")
 """Arrays of the embeddings stage: output embeddings of images and regions, middle-layer features of regions."""
@@ -69,8 +89,14 @@ class AuditRun:
                     f"{self.id} has schema version {about['schema_version']}, but this ravl reads up to "
                     f"{SCHEMA_VERSION}. Open it with ravl-dashboard {about['packages']['ravl-dashboard']} or newer."
                 )
+            if about["schema_version"] < SCHEMA_VERSION:
+                raise RunError(
+                    f"{self.id} has schema version {about['schema_version']}, but this ravl reads {SCHEMA_VERSION}. "
+                    f"Open it with ravl-dashboard {about['packages']['ravl-dashboard']}, or audit again."
+                )
             self.name: str = about["name"]
             self.created: str = about["created"]
+            self.revision: int = about.get("revision", 0)
             self.config = AuditConfig.from_dict(about["config"])
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise RunError(
@@ -139,7 +165,13 @@ class AuditRun:
         """Whether a stage is finished."""
         if stage == "embeddings":
             return all((self.path / f"{name}.npy").exists() for name in EMBEDDINGS)
-        return (self.path / FILES[stage].name).exists()
+        return self._file(stage).exists()
+
+    def _file(self, stage: str) -> Path:
+        """Where a stage's record is: those in REVISED in the folder of the revision that holds, if there is one."""
+        revised = self.revision > 0 and stage in REVISED
+        folder = self.path / "revisions" / f"{self.revision:03d}" if revised else self.path
+        return folder / FILES[stage].name
 
     @property
     def finished(self) -> bool:
@@ -147,8 +179,7 @@ class AuditRun:
 
     def load(self, stage: str) -> Any:
         """Read a finished stage. Raises RunError when it is not finished or damaged."""
-        file = FILES[stage]
-        path = self.path / file.name
+        file, path = FILES[stage], self._file(stage)
         if not path.exists():
             raise RunError(
                 f"{self.id} has not finished the stage {stage!r} yet. Run the same ravl discover command again."
@@ -162,7 +193,7 @@ class AuditRun:
             return self.load(name)
         start = time.perf_counter()
         record = compute()
-        with writing(self.path / FILES[name].name) as partial:
+        with writing(self._file(name)) as partial:
             FILES[name].save(partial, record)
         self._note_seconds(name, time.perf_counter() - start)
         return self.load(name)
@@ -219,6 +250,35 @@ class AuditRun:
         about["stages"][stage] = {"seconds": round(seconds, 3)}
         write_json(self.path / "run.json", about)
 
+    # --- revisions ----------------------------------------------------------------------------------------------
+
+    def revised(self, families: Families) -> AuditRun:
+        """This run as it will be with other families: their stages are computed into a folder of their own.
+
+        One that was begun with the same families and did not end is continued; another one is begun anew.
+        """
+        other = AuditRun(self.path)
+        other.revision = self.revision + 1
+        begun = other._file("families")
+        if begun.exists() and columns_differ(other.families(), families):
+            shutil.rmtree(begun.parent)
+        return other
+
+    def adopt(self, revised: AuditRun) -> None:
+        """Let the run point to a revision whose stages are all finished."""
+        if missing := [stage for stage in REVISED if not revised.has(stage)]:
+            raise RunError(f"{self.id} cannot take revision {revised.revision}: {missing[0]} is not finished.")
+        write_json(self.path / "run.json", {**self.about, "revision": revised.revision})
+
+    def check_model(self, name: str, fingerprint: str, preprocessing: str) -> None:
+        """Raise ModelError unless a model is the one that was audited."""
+        audited = self.about["fingerprints"]
+        if audited["model"] != fingerprint or audited["preprocessing"] != preprocessing:
+            raise ModelError(
+                f"the model must be the one that was audited, but {name} has changed since {self.id}. "
+                "Audit it again first."
+            )
+
     # --- reading ------------------------------------------------------------------------------------------------
 
     @property
@@ -240,6 +300,25 @@ class AuditRun:
 
     def features(self) -> FeatureScores:
         return self.load("features")  # type: ignore[no-any-return]
+
+    def families(self) -> Families:
+        return self.load("families")  # type: ignore[no-any-return]
+
+    def feature_label(self) -> NDArray[np.int32]:
+        """(R,) feature id of every region, NOISE for none: its cluster's family."""
+        return self.families().features_of(self.clustering().label)
+
+    def significance(self) -> Significance:
+        return self.load("significance")  # type: ignore[no-any-return]
+
+    def counterfactuals(self) -> Counterfactuals:
+        return self.load("counterfactuals")  # type: ignore[no-any-return]
+
+    def evidence(self) -> Evidence:
+        return self.load("evidence")  # type: ignore[no-any-return]
+
+    def agreement(self) -> Agreement:
+        return self.load("agreement")  # type: ignore[no-any-return]
 
     def exemplars(self) -> Exemplars:
         return self.load("exemplars")  # type: ignore[no-any-return]
@@ -304,6 +383,12 @@ def check_name(name: str) -> None:
     """Raise ConfigError unless a name is one plain part of a path."""
     if not re.fullmatch(r"\w[\w.-]{0,79}", name):
         raise ConfigError(f"a name must be letters, digits, dots, dashes or underscores (up to 80), got {name!r}.")
+
+
+def columns_differ(one: Any, other: Any) -> bool:
+    """Whether two records of one kind hold different arrays."""
+    pairs = zip(columns(one).values(), columns(other).values(), strict=True)
+    return not all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _has_shape(path: Path, shape: tuple[int, int]) -> bool:

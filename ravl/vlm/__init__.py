@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ravl.vlm.interface import OPERATORS, Encoded, VisionLanguageModel
+from ravl.vlm.interface import Encoded, VisionLanguageModel
 
 if TYPE_CHECKING:
     from ravl.vlm.transformers_clip import TransformersClip
 
-__all__ = ["OPERATORS", "Encoded", "VisionLanguageModel", "load"]
+__all__ = ["Encoded", "VisionLanguageModel", "load"]
 
 
 def load(reference: str, device: str = "auto") -> TransformersClip:

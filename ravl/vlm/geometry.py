@@ -6,6 +6,7 @@ edge is resized to a length (the longer one truncated to whole pixels), then the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,11 +82,47 @@ class Geometry:
         placed: NDArray[np.float64] = np.asarray(box, np.float64).reshape(-1, 4) * np.tile(scale, 2)
         return placed - np.tile(offset, 2)
 
-    def patches(self, size: NDArray[np.integer[Any]], box: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        """(n, N) which of the N patches, row by row, have their centre in each box; a partition stays a partition."""
+    def patches(
+        self,
+        size: NDArray[np.integer[Any]],
+        box: NDArray[np.integer[Any]],
+        masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> NDArray[np.bool_]:
+        """(n, N) which of the N patches, row by row, have their centre in each region; a partition stays a partition.
+
+        masks: (h, w) the pixels of each box that belong to the region; None: all of them.
+        """
+        size, box = np.asarray(size).reshape(-1, 2), np.asarray(box).reshape(-1, 4)
         x0, y0, x1, y1 = self.to_input(size, box).T[:, :, None]
         center = (np.arange(self.side) + 0.5) * self.patch
         columns = (center >= x0) & (center < x1)
         rows = (center >= y0) & (center < y1)
         inside: NDArray[np.bool_] = rows[:, :, None] & columns[:, None, :]
+        for row, mask in enumerate(masks or ()):
+            if mask is None:
+                continue
+            left, top, right, bottom = box[row].tolist()
+            if mask.shape != (bottom - top, right - left):
+                raise ValueError(f"mask {row} must have shape {(bottom - top, right - left)}, got {mask.shape}.")
+            x, y = self._pixels_under(size[row], center)
+            # centres outside of the box are not inside already
+            x, y = (x - left).clip(0, right - left - 1), (y - top).clip(0, bottom - top - 1)
+            inside[row] &= mask[np.ix_(y, x)]
         return inside.reshape(len(columns), self.side**2)
+
+    def _pixels_under(
+        self, size: NDArray[np.integer[Any]], place: NDArray[np.floating[Any]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Column and row of the pixel of one image that lies under each of (m,) places of the input.
+
+        Pixels begin exactly where `to_input` lays them, so that rounding cannot move a place out of its box.
+        """
+        resized = self._resized(size)
+        scale, offset = (resized / size)[0], self._offset(resized)[0]
+        found = []
+        for axis in range(2):
+            pixel = np.floor((place + offset[axis]) / scale[axis])
+            pixel += (pixel + 1) * scale[axis] - offset[axis] <= place
+            pixel -= pixel * scale[axis] - offset[axis] > place
+            found.append(pixel.astype(np.int64))
+        return found[0], found[1]

@@ -13,9 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-OPERATORS = ("token_drop", "mean_fill")
-"""Ways to remove regions from an image: leave their patch tokens out, or paint them in the image's mean colour."""
-
 
 @dataclass(frozen=True)
 class Encoded:
@@ -30,18 +27,22 @@ class Encoded:
     feature: NDArray[np.float32]
 
 
+Masks = Sequence[Sequence[NDArray[np.bool_] | None]] | None
+"""Per image and box the part that is the region, (h, w) in the box's pixels; None: the whole box, or all of them."""
+
+
 class VisionLanguageModel(Protocol):
     """A vision-language model whose weights are never changed by an audit.
 
     name: its resolved reference. dim: D. feature_dim: M. tau: the softmax temperature it was trained with.
     fingerprint, preprocessing: digests of the weights and configuration, and of the image preprocessing.
-    operators: those of OPERATORS it can apply.
+    drops_tokens: whether it can leave the tokens of a region out (`encode_without`).
     """
 
     name: str
     dim: int
     feature_dim: int
-    operators: tuple[str, ...]
+    drops_tokens: bool
 
     @property
     def tau(self) -> float: ...
@@ -56,8 +57,16 @@ class VisionLanguageModel(Protocol):
         """(I, 4) boxes x0, y0, x1, y1: the part of images of `size` (I, 2; width, height) that the model sees."""
         ...
 
-    def patch_counts(self, size: NDArray[np.integer], box: NDArray[np.integer]) -> NDArray[np.int64]:
-        """(n,) how many patch tokens each box (n, 4) of an image of `size` (n, 2) holds; 0 without tokens."""
+    def patch_counts(
+        self,
+        size: NDArray[np.integer],
+        box: NDArray[np.integer],
+        masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> NDArray[np.int64]:
+        """(n,) how many patch tokens each box (n, 4) of an image of `size` (n, 2) holds; 0 without tokens.
+
+        masks: as `Masks`, one per box.
+        """
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -69,13 +78,21 @@ class VisionLanguageModel(Protocol):
         ...
 
     def encode_regions(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer]], encoder: str, context: float
+        self,
+        images: Sequence[Image.Image],
+        boxes: Sequence[NDArray[np.integer]],
+        encoder: str,
+        context: float,
+        masks: Masks = None,
     ) -> Encoded:
-        """Embed images and their regions, boxes (n_i, 4) per image. encoder: tokens or crop (with `context` margin)."""
+        """Embed images and their regions, boxes (n_i, 4) per image. encoder: tokens or crop (with `context` margin).
+
+        Of a region with a mask nothing outside of the mask is seen.
+        """
         ...
 
     def encode_without(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer]], operator: str
+        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer]], masks: Masks = None
     ) -> NDArray[np.float32]:
-        """(B, D) unit vectors of the images with their boxes (n_i, 4) removed by one of `operators`."""
+        """(B, D) unit vectors of the images without the patch tokens of their boxes (n_i, 4); if `drops_tokens`."""
         ...

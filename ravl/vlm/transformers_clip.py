@@ -21,10 +21,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from ravl.data.painting import fill_mean, square_crop
+from ravl.data.painting import square_crop
 from ravl.errors import ModelError
 from ravl.vlm.geometry import Geometry
-from ravl.vlm.interface import OPERATORS, Encoded
+from ravl.vlm.interface import Encoded, Masks
 
 MIDDLE_DEPTH = 2 / 3
 """Depth, as a share of the layers, whose mean patch token describes a region for clustering."""
@@ -38,10 +38,10 @@ _PARTS = {
 class TransformersClip:
     """A loaded CLIP model: a `VisionLanguageModel`, plus the torch methods that training needs.
 
-    module: the transformers `CLIPModel`, in evaluation mode. device: where it lives. operators: both.
+    module: the transformers `CLIPModel`, in evaluation mode. device: where it lives.
     """
 
-    operators: tuple[str, ...] = OPERATORS
+    drops_tokens = True
 
     def __init__(self, name: str, module: Any, tokenizer: Any, image_processor: Any, device: torch.device) -> None:
         vision = module.config.vision_config
@@ -125,8 +125,13 @@ class TransformersClip:
     def view(self, size: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         return self.geometry.view(size)
 
-    def patch_counts(self, size: NDArray[np.integer[Any]], box: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        return self.geometry.patches(size, box).sum(1, dtype=np.int64)  # type: ignore[no-any-return]
+    def patch_counts(
+        self,
+        size: NDArray[np.integer[Any]],
+        box: NDArray[np.integer[Any]],
+        masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> NDArray[np.int64]:
+        return self.geometry.patches(size, box, masks).sum(1, dtype=np.int64)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -138,19 +143,26 @@ class TransformersClip:
 
     @torch.inference_mode()
     def encode_regions(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], encoder: str, context: float
+        self,
+        images: Sequence[Image.Image],
+        boxes: Sequence[NDArray[np.integer[Any]]],
+        encoder: str,
+        context: float,
+        masks: Masks = None,
     ) -> Encoded:
         pixels = self.pixels(images)
         owner = np.repeat(np.arange(len(images)), [len(b) for b in boxes])
         if encoder == "tokens":
             sizes = np.array([image.size for image in images], np.int64).reshape(-1, 2)
-            patches = self.geometry.patches(sizes[owner], _stack(boxes))
+            flat = None if masks is None else [mask for own in masks for mask in own]
+            patches = self.geometry.patches(sizes[owner], _stack(boxes), flat)
             tokens = self.embed_patches(pixels)
             region, feature = self._region_pass(tokens, torch.from_numpy(owner), torch.from_numpy(patches))
             image = self._project(self._run(tokens)[0])
         elif encoder == "crop":
             image = self.image_vectors(pixels)
-            parts = [self._crop_pass(images, boxes, context, rows) for rows in _blocks(len(owner), max(1, len(images)))]
+            blocks = _blocks(len(owner), max(1, len(images)))
+            parts = [self._crop_pass(images, boxes, context, masks, rows) for rows in blocks]
             region = torch.cat([p[0] for p in parts]) if parts else image.new_zeros(0, self.dim)
             feature = torch.cat([p[1] for p in parts]) if parts else image.new_zeros(0, self.feature_dim)
         else:
@@ -159,17 +171,14 @@ class TransformersClip:
 
     @torch.inference_mode()
     def encode_without(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], operator: str
+        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], masks: Masks = None
     ) -> NDArray[np.float32]:
-        if operator == "mean_fill":
-            return self.encode_images([fill_mean(image, box) for image, box in zip(images, boxes, strict=True)])
-        if operator != "token_drop":
-            raise ValueError(f"operator must be one of {', '.join(self.operators)}, got {operator!r}.")
-        dropped = np.stack(
-            [self.geometry.patches(np.tile(i.size, (len(b), 1)), b).any(0) for i, b in zip(images, boxes, strict=True)]
-        )
+        rows = zip(images, boxes, masks or [[None] * len(own) for own in boxes], strict=True)
+        dropped = [self.geometry.patches(np.tile(i.size, (len(b), 1)), b, m).any(0) for i, b, m in rows]
+        if not dropped:
+            return self.encode_images([])
         tokens = self.embed_patches(self.pixels(images))
-        kept, _ = self._region_pass(tokens, torch.arange(len(images)), torch.from_numpy(~dropped))
+        kept, _ = self._region_pass(tokens, torch.arange(len(images)), torch.from_numpy(~np.stack(dropped)))
         return _numpy(kept)
 
     # --- torch: what training uses --------------------------------------------------------------------------------
@@ -181,16 +190,24 @@ class TransformersClip:
         return self._processor(images=list(images), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
     def crop_pixels(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], context: float
+        self,
+        images: Sequence[Image.Image],
+        boxes: Sequence[NDArray[np.integer[Any]]],
+        context: float,
+        masks: Masks = None,
     ) -> Tensor:
-        """(n, 3, H, W) float32 on the CPU: every box cut out with a margin, made square, preprocessed."""
-        return self.pixels(
-            [square_crop(image, box, context) for image, rows in zip(images, boxes, strict=True) for box in rows]
-        )
+        """(n, 3, H, W) float32 on the CPU: every region cut out with a margin, made square, preprocessed."""
+        regions = _regions(images, boxes, masks)
+        return self.pixels([square_crop(image, box, context, mask) for image, box, mask in regions])
 
-    def patches(self, size: NDArray[np.integer[Any]], box: NDArray[np.integer[Any]]) -> Tensor:
-        """(n, N) bool: the patches that belong to each box (n, 4) of an image of `size` (n, 2)."""
-        return torch.from_numpy(self.geometry.patches(size, box))
+    def patches(
+        self,
+        size: NDArray[np.integer[Any]],
+        box: NDArray[np.integer[Any]],
+        masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> Tensor:
+        """(n, N) bool: the patches that belong to each region, a box (n, 4) of an image of `size` (n, 2)."""
+        return torch.from_numpy(self.geometry.patches(size, box, masks))
 
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
         """(T, D) unit vectors."""
@@ -253,12 +270,16 @@ class TransformersClip:
         return self._project(torch.cat(pooled)[back]), torch.cat(middle)[back]
 
     def _crop_pass(
-        self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], context: float, rows: range
+        self,
+        images: Sequence[Image.Image],
+        boxes: Sequence[NDArray[np.integer[Any]]],
+        context: float,
+        masks: Masks,
+        rows: range,
     ) -> tuple[Tensor, Tensor]:
-        pairs = [(i, box) for i, own in enumerate(boxes) for box in own][rows.start : rows.stop]
-        pooled, middle = self._run(
-            self.embed_patches(self.pixels([square_crop(images[i], box, context) for i, box in pairs]))
-        )
+        regions = _regions(images, boxes, masks)[rows.start : rows.stop]
+        crops = [square_crop(image, box, context, mask) for image, box, mask in regions]
+        pooled, middle = self._run(self.embed_patches(self.pixels(crops)))
         return self._project(pooled), middle
 
 
@@ -352,6 +373,15 @@ def _loading(where: str, part: str, load: Callable[[], Any]) -> Any:
         ) from error
     finally:
         logger.setLevel(level)
+
+
+def _regions(
+    images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], masks: Masks
+) -> list[tuple[Image.Image, NDArray[np.integer[Any]], NDArray[np.bool_] | None]]:
+    """Image, box and mask of every region."""
+    whole = masks or [[None] * len(own) for own in boxes]
+    rows = zip(images, boxes, whole, strict=True)
+    return [(image, box, mask) for image, own, parts in rows for box, mask in zip(own, parts, strict=True)]
 
 
 def _stack(boxes: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.integer[Any]]:

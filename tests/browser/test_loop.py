@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from dashboard.server import environment, streamlit_command
 from ravl.ledger import Ledger, seen_digest
@@ -169,18 +169,37 @@ def test_from_the_audit_to_the_repaired_model(window: Window, workspace: Path, s
 
 
 def look_at_a_feature(window: Window) -> None:
-    """The ranked table's first feature, its crops, and one of them enlarged with its box."""
+    """The ranked table's first feature, its crops, one of them enlarged, and images with and without it."""
     window.go("Features")
     cards = window.page.locator(".ravl-cards figure")
-    expect(cards).to_have_count(12)
+    expect(cards).to_have_count(8)
     assert re.match(
         r"Region \d+ of image \d+: \w+, called \w+", cards.first.locator("img").first.get_attribute("alt") or ""
     )
     expect(cards.first.locator("small")).to_contain_text("contribution +")
-    expect(window.page.locator(".ravl-table")).to_contain_text("errors go here")
+    expect(window.page.locator(".ravl-table.wide-4")).to_contain_text("errors go here")
+    enlarge(window, cards, pictures=1)
+    removal = re.compile(
+        r"Removing it makes (all )?[\d,]+ (of the [\d,]+ )?wrongly classified images that show it right"
+    )
+    expect(window.page.get_by_text(removal)).to_be_visible()
+    pairs = window.page.locator(".ravl-pairs figure")
+    expect(window.page.locator(".ravl-pairs h4").first).to_contain_text("Errors that go: ")
+    expect(pairs.first.locator(".said")).to_have_text([re.compile("^✗ called "), re.compile("^✓ called ")])
+    enlarge(window, pairs, pictures=2)
+    before = pairs.first.locator("img").nth(1).get_attribute("src")
+    window.page.get_by_role("radio", name="Painted over").click()
+    window.settle()
+    expect(window.page.get_by_text("painted in the image's mean colour")).to_be_visible()
+    expect(pairs.first.locator("img").nth(1)).not_to_have_attribute("src", before or "")
+
+
+def enlarge(window: Window, cards: Locator, pictures: int) -> None:
+    """A click on a card shows it large; Escape closes it."""
     cards.first.locator("button").click()
     dialog = window.page.get_by_role("dialog")
-    expect(dialog.locator("img")).to_be_visible()
+    expect(dialog.locator("img")).to_have_count(pictures)
+    expect(dialog.locator("img").first).to_be_visible()
     window.page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
 
@@ -215,7 +234,7 @@ def lasso_the_map(window: Window, run: AuditRun) -> None:
 
 def confirm_the_feature(window: Window, workspace: Path, run: AuditRun) -> None:
     """Name, keyboard, ledger; undo and again; a reload keeps audit and feature."""
-    feature = int(run.features().feature[0])
+    feature = int(run.evidence().feature[0])
     window.go("Review")
     window.type("Your name", "Dr. Ada")
     window.type("What it shows", "red square")
@@ -237,7 +256,7 @@ def confirm_the_feature(window: Window, workspace: Path, run: AuditRun) -> None:
     verdict = ledger.verdicts(run.id)[feature]
     ledger.close()
     assert (verdict.name, verdict.reviewer) == ("red square", "Dr. Ada")
-    assert verdict.seen == seen_digest((run.clustering().label == feature).nonzero()[0])
+    assert verdict.seen == seen_digest((run.feature_label() == feature).nonzero()[0])
     window.page.reload()
     window.settle()
     expect(window.page.get_by_role("heading", name=f"red square (feature {feature})")).to_be_visible()
@@ -272,6 +291,6 @@ def export(window: Window, run: AuditRun) -> None:
     document = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
     assert document["run"]["id"] == run.id
     [feature] = document["features"]
-    members = (run.clustering().label == feature["feature"]).nonzero()[0]
+    members = (run.feature_label() == feature["feature"]).nonzero()[0]
     assert (feature["name"], feature["reviewer"], feature["seen_matches"]) == ("red square", "Dr. Ada", True)
     assert [region["region"] for region in feature["regions"]] == members.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,23 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dashboard import jobs
-from ravl.config import AuditConfig, PromptsConfig, ScoringConfig
+from ravl.config import AuditConfig, EvidenceConfig, PromptsConfig, ScoringConfig
+from ravl.discovery.evidence import weigh
 from ravl.discovery.scoring import score_features
+from ravl.discovery.significance import significance
 from ravl.ledger import Job, Ledger
 from ravl.store import AuditRun, list_runs
-from ravl.tables import Clustering, Exemplars, GroupAccuracy, ImageSet, Regions, ZeroShot
+from ravl.tables import (
+    Agreement,
+    Clustering,
+    Counterfactuals,
+    Exemplars,
+    Families,
+    GroupAccuracy,
+    ImageSet,
+    Regions,
+    ZeroShot,
+)
 
 CLASSES = ("cat", "dog *", "eel")
 """The second name holds a character that Markdown would swallow."""
@@ -72,25 +85,30 @@ def make_zero_shot(images: ImageSet) -> ZeroShot:
     return ZeroShot(image, region.reshape(-1, 3), images.label)
 
 
-def make_clustering(images: ImageSet) -> Clustering:
-    """Feature 0: the shapes (first region); 1: the mark; 2: some top right corners; the rest is noise."""
+def make_clustering(images: ImageSet, extra: int = 0) -> Clustering:
+    """Feature 0: the shapes (first region); 1: the mark; 2: some top right corners; the rest is noise.
+
+    extra: this many more features, each the bottom left corners of five images.
+    """
     label = np.full((len(images), 4), -1)
     label[:, 0] = 0
     for i, y in enumerate(images.label):
         if has_mark(int(y), i % PER_CLASS):
             label[i, 3] = 1
     label[:10, 1] = 2
+    label[: 5 * extra, 2] = 3 + np.arange(5 * extra) // 5
     label = label.ravel()
-    medoid = [int(np.flatnonzero(label == c)[0]) for c in range(3)]
-    vectors = np.eye(3, 4)
+    medoid = [int(np.flatnonzero(label == c)[0]) for c in range(3 + extra)]
+    vectors = np.eye(3 + extra, 4)
     zeros = np.zeros((1, 4))
-    return Clustering(label, (label >= 0) * 0.9, medoid, zeros, np.zeros(4), np.eye(4), vectors, np.full(3, 0.5))
+    low = np.full(3 + extra, 0.5)
+    return Clustering(label, (label >= 0) * 0.9, medoid, zeros, np.zeros(4), np.eye(4), vectors, low)
 
 
 def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot) -> Exemplars:
     """Up to 6 a feature, wrong images first."""
     rows: list[tuple[int, int, int, int, float]] = []
-    for feature in range(3):
+    for feature in range(clustering.n_clusters):
         members = np.flatnonzero(clustering.label == feature)
         wrong = ~zero_shot.correct[regions.image[members]]
         for place, region in enumerate(members[np.argsort(~wrong, kind="stable")][:6]):
@@ -105,22 +123,83 @@ def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot
     return Exemplars(feature, region, image, against, contribution, contribution, contribution + 0.5)
 
 
-def make_run(workspace: Path, images_at: Path, name: str = "small", until: str = "projection") -> AuditRun:
-    """Write the run, up to and including the stage `until`."""
-    images = draw_images(images_at) if not images_at.exists() else None
-    config = AuditConfig(str(images_at), "demo", prompts=PromptsConfig(CLASSES), scoring=ScoringConfig(0.25, True))
+OPERATORS = ("token_drop", "mean_fill", "inpaint")
+
+
+def make_counterfactuals(
+    regions: Regions, clustering: Clustering, zero_shot: ZeroShot, features: tuple[int, ...] = (1, 2)
+) -> Counterfactuals:
+    """Without the mark cats and dogs are right but one dog (inpainting leaves one cat wrong too), and three eels wrong.
+
+    Removing another piece helps one cat. Removing feature 2 changes nothing. The mark was pasted into five dogs, and
+    turned three into eels.
+    """
+    rows, after, control = [], [], []
+    for feature in features:
+        for image in np.unique(regions.image[clustering.label == feature]).tolist():
+            label, called, i = int(zero_shot.label[image]), int(zero_shot.predicted[image]), image % PER_CLASS
+            rows.append((feature, image))
+            answer = np.full(3, called)
+            if feature == 1:
+                answer = np.full(3, {22: PULL, 49: 0, 50: 0, 51: 0}.get(image, label))
+                answer[2] = PULL if image == 0 else answer[2]
+            after.append(answer)
+            instead = label if feature == 1 and (label, i) == (0, 5) else called
+            control.append(np.full(3, -1 if called == label else instead))
+    columns = np.array(rows, int).reshape(-1, 2)
+    shape = (len(rows), 3)
+    pasted = np.array([23, 24, 25, 26, 27]) if 1 in features else np.zeros(0, int)
+    return Counterfactuals(
+        OPERATORS,
+        *columns.T,
+        np.array(after, int).reshape(shape),
+        np.array(control, int).reshape(shape),
+        *(np.full(len(pasted), 1), pasted, np.full(len(pasted), 3), 4 * pasted + 1),
+        np.array([PULL, PULL, PULL, 1, 1])[: len(pasted)],
+    )
+
+
+def make_run(
+    workspace: Path,
+    images_at: Path,
+    name: str = "small",
+    until: str = "projection",
+    classes: tuple[str, ...] = CLASSES,
+    tested: tuple[int, ...] = (1, 2),
+    rule: str = "evidence",
+    extra: int = 0,
+) -> AuditRun:
+    """Write the run, up to and including the stage `until`. tested: the features that are removed."""
+    images = draw_images(images_at) if not images_at.exists() else _labelled(images_at)
+    images = replace(images, class_names=classes)
+    config = AuditConfig(
+        str(images_at),
+        "demo",
+        prompts=PromptsConfig(CLASSES),
+        scoring=ScoringConfig(0.25, True),
+        evidence=EvidenceConfig(rule=rule),
+    )
     run = AuditRun.create(workspace, name, config, {"data": "feed", "model": "beef", "preprocessing": "cafe"})
-    if images is None:
-        images = _labelled(images_at)
-    regions, zero_shot, clustering = make_regions(images), make_zero_shot(images), make_clustering(images)
+    regions, zero_shot, clustering = make_regions(images), make_zero_shot(images), make_clustering(images, extra)
+    families = Families(np.arange(3 + extra), [""] * (3 + extra))
+    label = families.features_of(clustering.label)
+    scores = score_features(regions, zero_shot, label, 3 + extra, config.scoring)
+    chance = significance(scores, regions, zero_shot, label, config.significance, config.seed)
+    found = make_counterfactuals(regions, clustering, zero_shot, tested)
+    alpha = config.significance.alpha
     stages: dict[str, Callable[[], object]] = {
         "images": lambda: images,
         "regions": lambda: regions,
         "embeddings": lambda: None,
         "zero_shot": lambda: zero_shot,
         "clusters": lambda: clustering,
-        "features": lambda: score_features(regions, zero_shot, clustering.label, 3, run.config.scoring),
+        "families": lambda: families,
+        "features": lambda: scores,
+        "significance": lambda: chance,
         "exemplars": lambda: make_exemplars(regions, clustering, zero_shot),
+        "counterfactuals": lambda: found,
+        "evidence": lambda: weigh(found, scores, chance, zero_shot, config.evidence, alpha),
+        "agreement": lambda: Agreement(40, 0.91, 0.85, 0.8),
         "projection": lambda: make_map(clustering),
     }
     for stage, compute in stages.items():

@@ -10,7 +10,7 @@ import pytest
 
 from dashboard import audits
 from ravl.ledger import Job, Ledger
-from ravl.store import AuditRun
+from ravl.store import STAGES, AuditRun
 from ravl.tables import ImageSet
 from tests.dashboard.conftest import make_run
 
@@ -28,7 +28,13 @@ def job(book: Ledger, status: str, *arguments: str, kind: str = "discover", run:
 
 def test_a_finished_audit(run: AuditRun) -> None:
     row = audits.audit_row(run, [], 2)
-    assert (row.status, row.stages_done, row.decided, row.name, row.model) == ("finished", 8, 2, "small", "demo")
+    assert (row.status, row.stages_done, row.decided, row.name, row.model) == (
+        "finished",
+        len(STAGES),
+        2,
+        "small",
+        "demo",
+    )
 
 
 @pytest.mark.parametrize("status", ["running", "queued", "failed", "cancelled", "lost"])
@@ -134,6 +140,11 @@ def test_an_audit_can_be_repeated_for_another_model(run: AuditRun) -> None:
     assert arguments[:4] == ["discover", "--name=again", f"--images={run.config.images}", "--model=/models/new"]
     assert "--regions=grid:2" in arguments
     assert "--template=a photo of {}" in arguments
+    assert "--rule=evidence" in arguments
+    assert "--split-half" not in arguments
+    halves = replace(run.config, significance=replace(run.config.significance, split_half=True))
+    halves = replace(halves, evidence=replace(halves.evidence, rule="paper"))
+    assert {"--rule=paper", "--split-half"} <= set(audits.repeated(halves, "again", "/models/new"))
 
 
 def test_demo_split(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dashboard import colouring, summaries
+from dashboard import colouring, opened, summaries
 from dashboard.palette import DARK, LIGHT, Palette, palette
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
@@ -14,7 +14,7 @@ from ravl.store import AuditRun
 @pytest.mark.parametrize("by", list(colouring.COLOURINGS))
 @pytest.mark.parametrize("colours", [LIGHT, DARK])
 def test_codes_and_legend_agree(run: AuditRun, by: str, colours: Palette) -> None:
-    audit = summaries.read_audit(run)
+    audit = opened.read_audit(run)
     found = colouring.colouring(audit, by, summaries.findings(audit, {}), colours)
     assert found.codes.dtype == np.uint8
     counts = np.bincount(found.codes, minlength=len(found.entries))
@@ -24,7 +24,7 @@ def test_codes_and_legend_agree(run: AuditRun, by: str, colours: Palette) -> Non
 
 
 def test_meaning_of_the_codes(run: AuditRun) -> None:
-    audit = summaries.read_audit(run)
+    audit = opened.read_audit(run)
     rows = summaries.findings(audit, {})
 
     def names(by: str) -> np.ndarray:
@@ -36,13 +36,13 @@ def test_meaning_of_the_codes(run: AuditRun) -> None:
     assert np.array_equal(names("called"), np.array(audit.class_names)[audit.zero_shot.predicted[image]])
     right = np.where(audit.zero_shot.correct[image], "image classified right", "image classified wrong")
     assert np.array_equal(names("right"), right)
-    feature = np.array(["no feature" if f < 0 else f"Feature {f}" for f in audit.clustering.label])
+    feature = np.array(["no feature" if f < 0 else f"Feature {f}" for f in audit.feature_of])
     assert np.array_equal(names("feature"), feature)
     assert set(names("verdict")) == {"not decided", "no feature"}
 
 
 def test_decisions_colour_their_feature(run: AuditRun, book: Ledger) -> None:
-    audit = summaries.read_audit(run)
+    audit = opened.read_audit(run)
     book.add_verdict(run.id, 1, "eel", "spurious", "Ada", audit.seen(1), "red square")
     book.add_verdict(run.id, 0, "", "core", "Ada", audit.seen(0))
     rows = summaries.findings(audit, book.verdicts(run.id))
@@ -58,7 +58,7 @@ def test_decisions_colour_their_feature(run: AuditRun, book: Ledger) -> None:
 
 
 def test_what_ranks_low_is_grey_unless_it_is_the_focus(run: AuditRun) -> None:
-    audit = summaries.read_audit(run)
+    audit = opened.read_audit(run)
     rows = summaries.findings(audit, {})  # ranked 1, 2, 0
     two = Palette("#1", "#2", "#3", "#4", "#5", "#6", ("#a", "#b"))
     names = [name for name, _, _ in colouring.colouring(audit, "feature", rows, two).entries]

@@ -217,11 +217,21 @@ def test_discover_arguments_keep_strange_values_whole() -> None:
         templates=("a {}", "-- {}"),
         regions="grid:3",
         encoder="crop",
+        rule="paper",
+        split_half=True,
         seed=7,
     )
     assert arguments == [
         *("discover", "--name=n", "--images=-folder", "--model=m", "--classes=a b,-c"),
-        *("--template=a {}", "--template=-- {}", "--regions=grid:3", "--encoder=crop", "--seed=7"),
+        *(
+            "--template=a {}",
+            "--template=-- {}",
+            "--regions=grid:3",
+            "--encoder=crop",
+            "--rule=paper",
+            "--split-half",
+            "--seed=7",
+        ),
     ]
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import readers, selection, summaries
+from dashboard import opened, readers, selection, summaries
 from ravl.ledger import Ledger
-from ravl.store import AuditRun
+from ravl.store import STAGES, AuditRun
 from tests.dashboard.conftest import make_run
 from tests.dashboard.screen import VIEWS, address, button, checked, go, html, open_app, said
 
@@ -39,21 +39,29 @@ def test_page_of_a_finished_audit(run: AuditRun, view: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "stage"), [("overview", "features"), ("region_map", "features"), ("export", "clusters")]
+    ("view", "until", "done", "awaited"),
+    [
+        *((view, "clusters", 5, "Weighing the evidence") for view in VIEWS[1:] if view != "region_map"),
+        ("features", "counterfactuals", 10, "Weighing the evidence"),
+        ("region_map", "evidence", 11, "Drawing the map"),
+    ],
 )
-def test_page_of_an_unfinished_audit_says_how_far_it_is(workspace: Path, template: Path, view: str, stage: str) -> None:
+def test_page_of_an_unfinished_audit_says_how_far_it_is(
+    workspace: Path, template: Path, view: str, until: str, done: int, awaited: str
+) -> None:
     shutil.rmtree(workspace / "runs")
-    make_run(workspace, template / "images", name="half", until="clusters")
-    app = open_app(view)
-    assert "half** is not finished: 5 of 8 stages are done" in said(app)
-    assert stage
+    make_run(workspace, template / "images", name="half", until=until)
+    text = said(open_app(view))
+    assert f"half** is not finished: {done} of {len(STAGES)} stages are done" in text
+    assert f"as soon as the stage *{awaited}* is" in text
 
 
 @pytest.mark.parametrize("view", VIEWS[1:])
-def test_a_damaged_file_is_a_sentence(run: AuditRun, view: str) -> None:
-    (run.path / "features.parquet").write_bytes(b"nonsense")
+@pytest.mark.parametrize("file", ["features.parquet", "evidence.npz"])
+def test_a_damaged_file_is_a_sentence(run: AuditRun, view: str, file: str) -> None:
+    (run.path / file).write_bytes(b"nonsense")
     app = open_app(view)
-    assert "features.parquet is damaged" in said(app)
+    assert f"{file} is damaged" in said(app)
 
 
 def test_a_run_of_a_newer_version_is_listed_with_its_reason(run: AuditRun) -> None:
@@ -88,18 +96,24 @@ def test_the_picker_changes_the_audit_and_the_address(workspace: Path, template:
     assert address(app)["run"] == other.id
 
 
-# --- overview and features --------------------------------------------------------------------------------------------
+# --- overview --------------------------------------------------------------------------------------------
 
 
 def test_overview_puts_the_finding_before_the_numbers(run: AuditRun) -> None:
     app = open_app("overview")
     text = said(app)
-    assert "**1 of 3 features** explains errors of this model." in text
+    assert "**1 of 3 features** causes errors of this model: the errors go when it is removed." in text
+    assert "Removing it makes **14 of the 15 wrongly classified images** that show it right" in text
+    assert "It explains **14 of all 18 errors (78%)**." in text
     assert "In **15 of the 16 images** wrongly called *eel*" in text
+    assert "2 more features: 1 without effect, 1 with too little evidence." in text
+    assert "the model would be right on **53 of 60 (88%)** images instead of 42 of 60 (70%)" in text
+    assert "Causes errors" in text
     assert "1 flagged feature waits" in text
     assert "right on **42 of 60 (70%)** images" in text
     assert "8 of 20" in html(app)
     assert "beef" in html(app)
+    assert "34 of 40 (85%) sampled regions" in html(app)
     assert "Region 3 of image 0" in html(app)
 
 
@@ -111,38 +125,8 @@ def test_overview_follows_the_decisions(run: AuditRun, confirm: Callable[[], Non
     assert button(app, "go-next").label == "Go to Repair"
 
 
-def test_features_are_ranked_and_the_first_is_shown(run: AuditRun) -> None:
-    app = open_app("features")
-    table = app.dataframe[0].value
-    assert list(table["Feature"]) == ["Feature 1", "Feature 2", "Feature 0"]
-    assert list(table["Errors decided"]) == ["15 of 16", "–", "–"]
-    assert list(table["Wrong images"]) == ["15 of 27", "10 of 10", "18 of 60"]
-    assert table[""][0].startswith("data:image/jpeg")
-    assert "27 regions in 27 images, 15 of them classified wrongly (56%)" in said(app)
-    assert "0 of 12" in html(app)
-    assert "errors go here" in html(app)
-    assert address(app)["feature"] == "1"
-
-
-def test_features_can_be_filtered(run: AuditRun, confirm: Callable[[], None]) -> None:
-    confirm()
-    app = open_app("features")
-    filters = {"flagged": ["red square (feature 1)"], "open": ["Feature 2", "Feature 0"]}
-    for choice, names in filters.items():
-        app.segmented_control(key="feature-filter").select(choice).run()
-        assert list(checked(app).dataframe[0].value["Feature"]) == names
-
-
-def test_a_chosen_row_becomes_the_feature_of_all_pages(run: AuditRun) -> None:
-    app = open_app("features", feature="2")
-    assert "Feature 2" in [piece.value for piece in app.subheader]
-    go(app, "review")
-    assert "Feature 2" in [piece.value for piece in app.subheader]
-    assert address(app)["feature"] == "2"
-
-
 def test_a_missing_image_does_not_take_the_page_down(run: AuditRun, tmp_path: Path, template: Path) -> None:
-    audit = summaries.read_audit(run)
+    audit = opened.read_audit(run)
     elsewhere = replace(audit, images=replace(audit.images, root=str(tmp_path / "gone")))
     [card] = readers.cards(elsewhere, summaries.exemplars(elsewhere, 1, 1))
     assert card.crop is None

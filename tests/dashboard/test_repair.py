@@ -40,6 +40,17 @@ def test_repair_starts_a_job(
     assert "waiting to start" in said(checked(app))
 
 
+def test_repair_says_what_to_expect_of_the_chosen_features(run: AuditRun, confirm: Callable[[], None]) -> None:
+    confirm()
+    app = open_app("repair")
+    text = said(app)
+    assert "If this feature were invisible, the model would be right on **53 of 60 (88%)** images" in text
+    assert "In the worst group, *cat with red square*, it would be right on **12 of 12 (100%)**" in text
+    assert "Measured before any training: 27 images classified again" in text
+    app.checkbox(key=f"treat-{run.id}-1").uncheck().run()
+    assert "invisible" not in said(checked(app))
+
+
 def test_repair_of_no_feature_is_refused(run: AuditRun, confirm: Callable[[], None], template: Path) -> None:
     confirm()
     app = open_app("repair")

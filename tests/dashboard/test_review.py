@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import summaries
+from dashboard import opened
 from ravl.errors import RunError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
@@ -38,9 +38,18 @@ def test_a_decision_is_written_at_once_with_what_was_seen(run: AuditRun, book: L
     [verdict] = book.history(run.id)
     assert (verdict.feature, verdict.decision, verdict.pull_class) == (1, decision, "eel")
     assert (verdict.name, verdict.note, verdict.reviewer) == ("red square", "corner", "Dr. Ada")
-    assert verdict.seen == summaries.read_audit(run).seen(1)
+    assert verdict.seen == opened.read_audit(run).seen(1)
     assert "1 of 1 decided" in html_and_progress(checked(app))
     assert [toast.value for toast in app.toast]
+
+
+def test_the_evidence_stands_beside_the_crops(run: AuditRun) -> None:
+    app = open_app("review")
+    text = said(app)
+    assert "Removing it makes **14 of the 15 wrongly classified images** that show it right" in text
+    assert "Causes errors" in text
+    assert "In **15 of the 16 images** wrongly called *eel*" in text
+    assert "All the evidence: with and without it, image by image" in [link.label for link in app.get("page_link")]
 
 
 def html_and_progress(app: AppTest) -> str:

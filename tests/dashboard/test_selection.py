@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dashboard import selection, summaries
+from dashboard import opened, selection
 from ravl.store import AuditRun
 from tests.dashboard.conftest import make_map
 
@@ -114,11 +114,11 @@ def test_enclosed_is_the_union_of_the_shapes() -> None:
 
 
 def test_chosen_counts_images_once(run: AuditRun) -> None:
-    audit = summaries.read_audit(run)
-    points = make_map(audit.clustering)
+    audit = opened.read_audit(run)
+    points = make_map(run.clustering())
     around = ((8.5, 8.5), (11.5, 8.5), (11.5, 11.5), (8.5, 11.5))  # feature 1: the mark
     ids = selection.enclosed(points, (around,))
-    assert ids.tolist() == [r for r in range(240) if audit.clustering.label[r] == 1]
+    assert ids.tolist() == [r for r in range(240) if audit.feature_of[r] == 1]
     assert selection.chosen(audit, ids) == selection.Chosen(27, 27, 15, ((1, 27),))
     everything = selection.chosen(audit, np.arange(240))
     assert (everything.regions, everything.images, everything.wrong) == (240, 60, 18)
@@ -127,7 +127,7 @@ def test_chosen_counts_images_once(run: AuditRun) -> None:
 
 
 def test_wrong_first(run: AuditRun) -> None:
-    audit = summaries.read_audit(run)
+    audit = opened.read_audit(run)
     right = audit.zero_shot.correct[audit.regions.image]
     order = selection.wrong_first(audit, np.arange(240))
     assert sorted(order.tolist()) == list(range(240))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ravl.ledger import Ledger
-from ravl.store import AuditRun
+from ravl.store import STAGES, AuditRun
 from tests.dashboard.conftest import make_run
 from tests.dashboard.screen import alive, button, checked, html, open_app, said
 
@@ -21,7 +21,7 @@ def test_start_lists_audits_with_their_state(
     text = said(open_app())
     assert "**small**" in text
     assert "1 decision" in text
-    assert "5 of 8 stages" in text
+    assert f"5 of {len(STAGES)} stages" in text
     assert "not finished" in text
 
 
@@ -43,6 +43,7 @@ def test_start_takes_a_new_audit(template: Path, workspace: Path, started: list[
     app.text_area(key="new-templates").input("a {}\nthe {}")
     app.number_input(key="new-grid").set_value(3)
     app.selectbox(key="new-clustering").select("kmedoids")
+    app.selectbox(key="new-rule").select("paper")
     app.run()
     assert not button(checked(app), "start-audit").disabled
     button(app, "start-audit").click().run()
@@ -51,7 +52,7 @@ def test_start_takes_a_new_audit(template: Path, workspace: Path, started: list[
         [
             *("discover", "--name=images", f"--images={template / 'images'}", "--model=openai/clip-vit-base-patch32"),
             *("--classes=cat,dog,eel", "--template=a {}", "--template=the {}"),
-            *("--regions=grid:3", "--encoder=auto", "--clustering=kmedoids", "--seed=0"),
+            *("--regions=grid:3", "--encoder=auto", "--clustering=kmedoids", "--rule=paper", "--seed=0"),
         ]
     ]
 
@@ -141,6 +142,6 @@ def test_an_audit_cut_short_elsewhere_can_be_continued(
         [
             *("discover", "--name=half", f"--images={template / 'images'}", "--model=demo"),
             *("--classes=cat,dog *,eel", "--template=a photo of {}", "--regions=grid:2", "--encoder=auto"),
-            *("--clustering=hdbscan", "--cluster-on=middle", "--tau=0.07", "--seed=0"),
+            *("--clustering=hdbscan", "--cluster-on=middle", "--tau=0.07", "--rule=evidence", "--seed=0"),
         ]
     ]

@@ -9,41 +9,69 @@ import numpy as np
 import pytest
 
 from dashboard import summaries
-from dashboard.summaries import Audit, Rate
-from ravl.errors import RunError
-from ravl.ledger import Ledger, seen_digest
-from ravl.store import STAGES, AuditRun
-from ravl.tables import Regions, ZeroShot
-from tests.dashboard.conftest import CLASSES, has_mark, make_run
+from dashboard.opened import Audit, Rate, difference, read_audit
+from ravl.ledger import Ledger
+from ravl.store import AuditRun
+from ravl.tables import columns
+from tests.dashboard.conftest import CLASSES, has_mark
 
 
 @pytest.fixture
 def audit(run: AuditRun) -> Audit:
-    return summaries.read_audit(run)
-
-
-def test_deciding_region_is_the_loudest_one(audit: Audit) -> None:
-    for image in range(60):
-        own = range(4 * image, 4 * image + 4)
-        called = int(audit.zero_shot.image[image].argmax())
-        loudest = max(own, key=lambda r: (audit.zero_shot.region[r, called], -r))
-        assert audit.deciding[image] == loudest
-
-
-def test_deciding_region_needs_two_regions() -> None:
-    regions = Regions([0, 2, 2], [(0, 0, 1, 1)] * 3, [0, 0, 1], 4)
-    zero_shot = ZeroShot(np.full((4, 2), 0.5), [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)], [0, 0, 0, 1])
-    assert summaries.deciding_regions(regions, zero_shot).tolist() == [-1, -1, 2, -1]
+    return read_audit(run)
 
 
 def test_findings_of_the_mark(audit: Audit) -> None:
     first = summaries.findings(audit, {})[0]
     marked = [(y, i) for y in range(3) for i in range(20) if has_mark(y, i)]
-    assert (first.rank, first.feature, first.pull, first.passes) == (1, 1, "eel", True)
+    assert (first.rank, first.feature, first.pull, first.flagged) == (1, 1, "eel", True)
     assert first.n_regions == first.n_images == len(marked)
     assert first.n_errors == first.decided == sum(y != 2 for y, _ in marked)
     assert first.called == first.decided + 1  # one dog without the mark is called "eel" too
     assert [row.rank for row in summaries.findings(audit, {})] == [1, 2, 3]
+
+
+def test_findings_carry_the_evidence(audit: Audit) -> None:
+    rows = summaries.findings(audit, {})
+    assert [(row.feature, row.flagged, row.grade, row.reason) for row in rows] == [
+        (1, True, "causal", "causal"),
+        (2, False, "context", "no effect"),
+        (0, False, "undecided", "support"),
+    ]
+    assert [row.explained for row in rows] == [Rate(14, 18), Rate(0, 18), None]  # of all errors
+    assert [(row.fixed, row.control) for row in rows] == [
+        (Rate(14, 15), Rate(1, 15)),
+        (Rate(0, 10), Rate(0, 10)),
+        (Rate(0, 0), Rate(0, 0)),
+    ]
+    first = rows[0]
+    assert 0 < first.beyond.low < first.beyond.value < first.beyond.high
+    assert first.beyond.value < first.gap  # chance takes its part
+    assert first.q < 0.05
+    assert math.isnan(rows[2].q)
+
+
+def test_an_error_counts_when_enough_operators_fix_it(audit: Audit) -> None:
+    found, label, correct = audit.counterfactuals, audit.zero_shot.label, audit.zero_shot.correct
+    for agree in (1, 2, 3):
+        config = replace(audit.config, evidence=replace(audit.config.evidence, agree=agree))
+        fixed, control = summaries.fixed_errors(replace(audit, config=config), 1)
+        rows = [r for r in range(len(found)) if found.feature[r] == 1 and not correct[found.image[r]]]
+        for rate, answers in ((fixed, found.after), (control, found.control)):
+            agreed = sum(sum(answer == label[found.image[r]] for answer in answers[r]) >= agree for r in rows)
+            assert (rate.right, rate.n) == (agreed, 15)
+    assert [row.fixed.right for row in summaries.findings(replace(audit, config=config), {})] == [13, 0, 0]
+
+
+def test_the_rank_is_that_of_the_evidence(audit: Audit) -> None:
+    order = np.array([2, 1, 0])
+    turned = replace(audit.evidence, **{k: v[order] for k, v in columns(audit.evidence).items() if k != "operators"})
+    rows = summaries.findings(replace(audit, evidence=turned), {})
+    assert [(row.rank, row.feature, row.reason) for row in rows] == [
+        (1, 0, "support"),
+        (2, 2, "no effect"),
+        (3, 1, "causal"),
+    ]
 
 
 def test_a_feature_that_decides_nothing_pulls_nowhere(audit: Audit) -> None:
@@ -70,11 +98,6 @@ def test_verdicts_join_their_feature(audit: Audit, book: Ledger) -> None:
     ]
 
 
-def test_seen_is_the_digest_of_all_members(audit: Audit) -> None:
-    members = [r for r in range(240) if audit.clustering.label[r] == 1]
-    assert audit.seen(1) == seen_digest(np.array(members))
-
-
 def test_class_rows_put_the_greatest_loss_first(audit: Audit) -> None:
     rows = summaries.class_rows(audit, 1)
     assert [row.name for row in rows] == ["cat", "dog *", "eel"]
@@ -85,6 +108,8 @@ def test_class_rows_put_the_greatest_loss_first(audit: Audit) -> None:
     ]
     assert [row.pulls for row in rows] == [False, False, True]
     assert rows[0].gap < rows[1].gap < 0 < rows[2].gap
+    assert [row.difference for row in rows] == [difference(row.inside, row.outside, 0.95) for row in rows]
+    assert rows[0].difference.value == -1
 
 
 def test_class_rows_without_a_comparison_come_last(audit: Audit) -> None:
@@ -105,7 +130,7 @@ def test_exemplars_say_what_the_image_was_called(audit: Audit) -> None:
     assert first.box == (24, 24, 48, 48)
     assert first.region == 4 * first.image + 3
     assert summaries.exemplars(audit, 1, 2) == crops[:2]
-    assert summaries.exemplars(replace(audit, exemplars=None), 1) == ()
+    assert summaries.exemplars(audit, 9) == ()
 
 
 def test_crops_of_any_regions(audit: Audit) -> None:
@@ -123,6 +148,8 @@ def test_overview(audit: Audit, book: Ledger) -> None:
     assert view.worst == summaries.WorstGroup("cat with feature 1", Rate(0, 12))
     assert [row.feature for row in view.flagged] == [row.feature for row in view.waiting] == [1]
     assert view.confirmed == ()
+    assert [row.feature for row in view.others] == [2, 0]
+    assert view.rule == "evidence"
     book.add_verdict(audit.run, 1, "eel", "spurious", "Ada", audit.seen(1), "red square")
     decided = summaries.overview(audit, book.verdicts(audit.run))
     assert decided.waiting == ()
@@ -131,7 +158,7 @@ def test_overview(audit: Audit, book: Ledger) -> None:
 
 
 def test_worst_group_without_a_flagged_feature_is_a_class(audit: Audit) -> None:
-    plain = replace(audit, features=replace(audit.features, passes=np.zeros(3, bool)))
+    plain = replace(audit, evidence=replace(audit.evidence, flagged=np.zeros(3, bool)))
     assert summaries.worst_group(plain, {}) == summaries.WorstGroup("cat", Rate(8, 20))
 
 
@@ -165,14 +192,4 @@ def test_facts_name_content_and_settings(run: AuditRun, audit: Audit) -> None:
     assert found["Classes"] == "3: " + ", ".join(CLASSES)
     assert (found["Fingerprint of data"], found["Fingerprint of model"]) == ("feed", "beef")
     assert found["Regions"].startswith("240 (grid:2)")
-
-
-def test_an_unfinished_run(tmp_path: object, template: object, workspace: object) -> None:
-    from pathlib import Path
-
-    assert isinstance(template, Path)
-    assert isinstance(workspace, Path)
-    half = make_run(workspace, template / "images", name="half", until="clusters")
-    assert summaries.missing_stages(half) == STAGES[STAGES.index("features") :]
-    with pytest.raises(RunError, match="has not finished the stage 'features'"):
-        summaries.read_audit(half)
+    assert found["Removed by"] == "token_drop, mean_fill, inpaint"

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard import comparison, summaries, wording
+from dashboard import comparison, opened, summaries, wording
+from dashboard.opened import Rate
 from dashboard.selection import Chosen
-from dashboard.summaries import ClassRow, Crop, Finding, Rate
+from dashboard.summaries import Crop
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
+from ravl.tables import Agreement
 from tests.dashboard.conftest import AFTER, BEFORE, make_groups
+from tests.dashboard.test_claims import ROW
 
-ROW = Finding(1, 3, "", "nine", 41, 63, 0.6, 1.2, True, 70, 66, 50, None)
 CROP = Crop(12, 3, (0, 0, 5, 5), "eight", "nine", False, "nine", 2.04)
 
 
@@ -22,7 +24,8 @@ def test_finding() -> None:
     assert (
         wording.finding(ROW) == "In **41 of the 63 images** wrongly called *nine*, the deciding region looks like this."
     )
-    assert "1 image**" in wording.finding(replace(ROW, decided=1, called=1))
+    assert "In **all 63 images** wrongly" in wording.finding(replace(ROW, decided=63))
+    assert "In **the only image** wrongly" in wording.finding(replace(ROW, decided=1, called=1))
     assert wording.finding(replace(ROW, pull="", called=0)) == "No error is decided by regions that look like this."
 
 
@@ -56,15 +59,9 @@ def test_signed(value: float, text: str) -> None:
     assert wording.signed(value, 1) == text
 
 
-def test_effect_names_the_class_that_suffers() -> None:
-    rows = (
-        ClassRow("eight", Rate(12, 58), Rate(240, 260), -0.3, False),
-        ClassRow("nine", Rate(50, 50), Rate(10, 40), 0.4, True),
-    )
-    expected = "*eight* is recognised in 12 of 58 (21%) images that show it, and in 240 of 260 (92%) that do not."
-    assert wording.effect(rows) == expected
-    assert wording.effect(rows[1:]) == wording.effect(()) == ""
-    assert wording.effect((replace(rows[0], gap=math.nan),)) == ""
+def test_rule() -> None:
+    assert wording.rule(ROW) == "Flagged"
+    assert wording.rule(replace(ROW, flagged=False)) == "–"
 
 
 def test_crops_are_described_for_eyes_and_ears() -> None:
@@ -91,9 +88,8 @@ def test_counts_have_their_plural() -> None:
 
 
 def test_overview_sentences(run: AuditRun, book: Ledger) -> None:
-    audit = summaries.read_audit(run)
+    audit = opened.read_audit(run)
     view = summaries.overview(audit, {})
-    assert wording.headline(view) == "**1 of 3 features** explains errors of this model."
     assert wording.worst(view.worst) == "The worst group is *cat with feature 1*: 0 of 12 (0%) right."
     assert wording.worst(None) == ""
     assert wording.next_step(view, repaired=False) == ("review", "1 flagged feature waits for a person's decision.")
@@ -106,11 +102,18 @@ def test_overview_sentences(run: AuditRun, book: Ledger) -> None:
 
 
 def test_overview_without_findings(run: AuditRun) -> None:
-    view = summaries.overview(summaries.read_audit(run), {})
-    tame = replace(view, findings=tuple(replace(row, passes=False) for row in view.findings))
-    assert "does not prove" in wording.headline(tame)
+    view = summaries.overview(opened.read_audit(run), {})
+    tame = replace(view, findings=tuple(replace(row, flagged=False) for row in view.findings))
     assert wording.next_step(tame, repaired=False)[0] == "features"
-    assert "No features were found" in wording.headline(replace(view, findings=()))
+
+
+def test_agreement_of_the_region_encoder() -> None:
+    assert wording.agreement(Agreement(40, 0.914, 0.85, 0.8)) == (
+        "sees the same class as in a cut-out for 34 of 40 (85%) sampled regions "
+        "(mean cosine 0.91, rank correlation 0.80)"
+    )
+    assert "rank correlation –" in wording.agreement(Agreement(40, 0.9, 0.85, math.nan))
+    assert wording.agreement(Agreement(0, math.nan, math.nan, math.nan)) == ""
 
 
 def test_selection() -> None:

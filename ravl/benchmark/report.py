@@ -1,0 +1,245 @@
+"""The tables of a run: rows as CSV, summaries as JSON and Markdown, a picture, and the numbers in the README.
+
+The README quotes nothing by hand: `readme_block` makes its text from the committed JSON, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ravl.benchmark.picture import picture
+from ravl.benchmark.provenance import machine, versions
+from ravl.benchmark.rows import Row, sorted_rows, write_csv
+from ravl.benchmark.settings import Setting
+from ravl.benchmark.summary import CLEAR, OURS, Goal, Summary, goals, interval, summarise
+from ravl.store import read_json, write_json, writing
+
+NAME = "discovery"
+"""What the files are called: discovery.csv, .json, .md, .svg."""
+RESULTS = Path("assets/benchmark")
+"""Where the committed tables are, from the repository's root."""
+OPENING, CLOSING = "<!-- numbers -->", "<!-- /numbers -->"
+
+
+def write_report(
+    out: Path, settings: Sequence[Setting], rows: Sequence[Row], errors: dict[str, str], commits: Sequence[str]
+) -> dict[str, Any]:
+    """Write all tables into `out` and return the JSON document."""
+    rows = sorted_rows(rows, settings)
+    document = document_of(settings, rows, errors, commits)
+    write_csv(out / f"{NAME}.csv", rows)
+    write_json(out / f"{NAME}.json", document)
+    summaries = summarise(rows)
+    for suffix, text in (("md", markdown(document, summaries)), ("svg", picture(shown_in_picture(summaries)))):
+        with writing(out / f"{NAME}.{suffix}") as partial:
+            partial.write_text(text, encoding="utf-8")
+    return document
+
+
+def document_of(
+    settings: Sequence[Setting], rows: Sequence[Row], errors: dict[str, str], commits: Sequence[str]
+) -> dict[str, Any]:
+    """What the run was, what it found, and by what: None stands for a number that is not defined."""
+    summaries = summarise(rows)
+    return {
+        "commits": list(commits),
+        "machine": machine(),
+        "versions": versions(),
+        "seeds": sorted({setting.seed for setting in settings}),
+        "settings": {
+            "all": len(settings),
+            "measured": len({row.setting for row in rows}),
+            "counting": len({row.setting for row in rows if row.counts}),
+            "with nothing to find": len({row.setting for row in rows if row.without}),
+            "not learned": sorted({row.setting for row in rows if not row.counts and not row.without}),
+        },
+        "errors": errors,
+        "goals": [asdict(goal) for goal in goals(summaries)],
+        "summaries": [{k: _known(v) for k, v in asdict(summary).items()} for summary in summaries],
+    }
+
+
+def _known(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else round(value, 4)
+
+
+def saved_summaries(document: dict[str, Any]) -> list[Summary]:
+    """The summaries of a JSON document."""
+
+    def known(saved: dict[str, Any]) -> dict[str, Any]:
+        return {name: math.nan if value is None else value for name, value in saved.items()}
+
+    return [Summary(**known(saved)) for saved in document["summaries"]]
+
+
+def shown_in_picture(summaries: Sequence[Summary]) -> list[Summary]:
+    """The lines of the picture: every method once, on the goals' group, clustered on the middle layer."""
+    return [s for s in summaries if s.by.startswith("V >=") and s.space != "final"]
+
+
+# --- Markdown -------------------------------------------------------------------------------------------------------
+
+
+def markdown(document: dict[str, Any], summaries: Sequence[Summary]) -> str:
+    """The whole report."""
+    told = document["settings"]
+    lines = [
+        "# Controlled evaluation: discovery",
+        "",
+        f"{told['measured']} of {told['all']} settings measured. {told['counting']} count: the model relies on a local "
+        f"mark (eps1 and eps2 > .10). In {told['with nothing to find']} there is no local feature to find (V = 0, or a "
+        "global shortcut), so that every flag is a false alarm. Not learned, therefore not counted: "
+        f"{len(told['not learned'])}.",
+        "",
+        f"Commit {', '.join(document['commits'])}; seeds {', '.join(map(str, document['seeds']))}; "
+        f"{document['machine']}; {', '.join(f'{k} {v}' for k, v in document['versions'].items())}.",
+        "",
+        "## Goals",
+        "",
+        *goal_lines([Goal(**goal) for goal in document["goals"]]),
+    ]
+    lines += _section(f"Learned settings with V >= {CLEAR}, clustered on the middle layer", summaries, "V >=", "middle")
+    lines += _section(f"The same, clustered on the final embeddings (V >= {CLEAR})", summaries, "V >=", "final")
+    lines += _section("All learned settings, clustered on the middle layer", summaries, "all", "middle")
+    lines += ["", "## Ours by strength and by world", "", *_by_group(summaries)]
+    for title, names in (("Not learned", told["not learned"]), ("Failed", _told_errors(document["errors"]))):
+        if names:
+            lines += ["", f"## {title}", "", *(f"- {name}" for name in names)]
+    return "\n".join([*lines, "", *NOTES, ""])
+
+
+NOTES = (
+    "P@10: share of the first ten members of the first feature that show the mark, mean over settings with a 95 % "
+    "bootstrap interval. Precision: flagged features of which at least half of the members show one mark. Recall: "
+    "learned marks that such a feature shows. Rates have 95 % Wilson intervals. False alarms: audits with nothing to "
+    "find that have a flag, with the upper bound of their rate.",
+    "",
+    "Methods that only rank (random, both gaps, Domino, failure directions) flag their first feature, always. Those of "
+    "images (Domino, failure directions) list images, of which half show the mark by chance, so that their P@10 and "
+    "precision start at one half; regions show it in about 1 of 8 (2 x 2) or fewer.",
+)
+
+
+def _section(title: str, summaries: Sequence[Summary], by: str, space: str) -> list[str]:
+    chosen = [s for s in summaries if s.by.startswith(by) and s.space in (space, "image")]
+    if space == "final":
+        chosen = [s for s in chosen if s.space == "final"]
+    return ["", f"## {title}", "", *method_table(chosen)]
+
+
+def method_table(summaries: Sequence[Summary]) -> list[str]:
+    """A line per method."""
+    head = ("method", "settings", "P@10", "P@50", "precision", "recall", "pull class", "false alarms", "seconds")
+    body = [
+        (
+            f"**{s.method}**" if s.method == OURS else s.method,
+            str(s.settings),
+            _mean_text(s),
+            _decimal(s.precision_at_50),
+            _rate(s.true, s.flagged),
+            _rate(s.found, s.learned),
+            _rate(s.pull_right, s.true),
+            _alarms(s),
+            _decimal(s.seconds),
+        )
+        for s in summaries
+    ]
+    return _table(head, body)
+
+
+def _by_group(summaries: Sequence[Summary]) -> list[str]:
+    head = ("group", "settings", "P@10", "precision", "recall", "region recall", "pull class", "false alarms")
+    body = [
+        (
+            f"V = {s.value}" if s.by == "V" else s.value,
+            str(s.settings),
+            _mean_text(s),
+            _rate(s.true, s.flagged),
+            _rate(s.found, s.learned),
+            _decimal(s.region_recall),
+            _rate(s.pull_right, s.true),
+            _alarms(s),
+        )
+        for s in summaries
+        if (s.method, s.space) == (OURS, "middle") and s.by in ("V", "world")
+    ]
+    return _table(head, body)
+
+
+def goal_lines(found: Sequence[Goal]) -> list[str]:
+    """A table of the goals."""
+    words = {True: "met", False: "**not met**", None: "not measured"}
+    return _table(("goal", "measured", ""), [(goal.text, goal.measured, words[goal.met]) for goal in found])
+
+
+def _told_errors(errors: dict[str, str]) -> list[str]:
+    return [f"{name}: {reason}" for name, reason in errors.items()]
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
+
+
+def _decimal(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def _mean_text(s: Summary) -> str:
+    if not s.settings:
+        return ""
+    return f"{s.precision_at_10:.2f} [{s.precision_at_10_low:.2f}, {s.precision_at_10_high:.2f}]"
+
+
+def _rate(right: int, n: int) -> str:
+    if not n:
+        return ""
+    low, high = interval(right, n)
+    return f"{right / n:.2f} ({right}/{n}) [{low:.2f}, {high:.2f}]"
+
+
+def _alarms(s: Summary) -> str:
+    if not s.audits_without:
+        return ""
+    return f"{s.alarms} of {s.audits_without} (< {interval(s.alarms, s.audits_without)[1]:.2f})"
+
+
+# --- README ---------------------------------------------------------------------------------------------------------
+
+
+def readme_block(folder: Path) -> str:
+    """The README's text about the controlled evaluation, from the tables committed in `folder`."""
+    document = read_json(folder / f"{NAME}.json")
+    summaries = saved_summaries(document)
+    told = document["settings"]
+    chosen = shown_in_picture(summaries)
+    lines = [
+        f"Controlled evaluation (`ravl benchmark discovery`): {told['measured']} small CLIP models, trained so that "
+        f"the spurious mark is known. {told['counting']} of them rely on a local mark; in "
+        f"{told['with nothing to find']} there is none to find (V = 0, or a global shortcut). All methods see the same "
+        f"embeddings. Settings with Cramer's V >= {CLEAR}; rates with 95 % intervals:",
+        "",
+        *method_table(chosen),
+        "",
+        f"![The controlled evaluation as a picture]({RESULTS}/{NAME}.svg)",
+        "",
+        *goal_lines([Goal(**goal) for goal in document["goals"]]),
+        "",
+        f"Commit {', '.join(document['commits'])}, {document['machine']}. All tables: "
+        f"[{RESULTS}/{NAME}.md]({RESULTS}/{NAME}.md).",
+    ]
+    return "\n".join(lines)
+
+
+def with_numbers(readme: str, block: str) -> str:
+    """The README with the text between its markers replaced. Raises ValueError where the opening marker is missing."""
+    before, marker, rest = readme.partition(OPENING)
+    if not marker:
+        raise ValueError(f"README.md must hold the marker {OPENING}, got none. Put it where the numbers belong.")
+    _, closing, after = rest.partition(CLOSING)
+    return f"{before}{OPENING}\n{block}\n{CLOSING}{after if closing else rest}"

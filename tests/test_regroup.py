@@ -1,0 +1,145 @@
+"""A person merges or splits features: what they touch gets new ids and is scored again, the rest stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ravl import audit
+from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, PromptsConfig, RegionsConfig
+from ravl.discovery.families import merge, split
+from ravl.discovery.scoring import score_features
+from ravl.errors import ConfigError, ModelError, RunError
+from ravl.ledger import Ledger
+from ravl.store import AuditRun
+from ravl.store.run import REVISED
+from ravl.tables import columns
+from tests.toys import COLOURS, ColourModel, paint
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """Quadrants of random colours, labelled by the first."""
+    folder = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    for i in range(120):
+        cells = [str(c) for c in rng.choice(list(COLOURS), 4)]
+        path = folder / cells[0] / f"{i:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        paint(cells).save(path)
+    return folder
+
+
+@pytest.fixture
+def run(images, tmp_path) -> AuditRun:
+    config = AuditConfig(
+        str(images),
+        "colours",
+        regions=RegionsConfig(k=2),
+        prompts=PromptsConfig(tuple(COLOURS)),
+        clustering=ClusteringConfig("kmedoids", k=6),
+        families=FamiliesConfig(enabled=False),
+    )
+    return audit.discover(config, ColourModel(), tmp_path / "workspace", "small", until="evidence")
+
+
+def content(run: AuditRun) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file() and path.name != "run.json"}
+
+
+def test_merged_features_are_one(run):
+    label, features = run.feature_label(), run.features().feature.tolist()
+    first, second = features[:2]
+    before, old = content(run), {s: run.load(s) for s in REVISED}
+    merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [first, second]))
+    new = int(run.families().family.max()) + 1
+    expected = np.where(np.isin(label, [first, second]), new, label)
+    assert np.array_equal(merged.feature_label(), expected)
+    scores = score_features(run.regions(), run.zero_shot(), expected, new + 1, run.config.scoring)
+    assert merged.features().n_images[merged.features().row_of(new)] == scores.n_images[scores.row_of(new)]
+    assert first not in merged.evidence().feature[merged.evidence().tested]
+    assert content(run) == before  # what was computed stays
+    assert AuditRun.find(run.path.parents[1], "small").revision == 1
+    untouched = [f for f in features[2:] if f in merged.features().feature]
+    assert untouched
+    for f in untouched:
+        for name in ("n_images", "gap", "influence"):
+            was, now = getattr(old["features"], name), getattr(merged.features(), name)
+            assert was[old["features"].row_of(f)] == pytest.approx(now[merged.features().row_of(f)], nan_ok=True)
+
+
+def test_what_was_merged_can_be_split(run):
+    families = run.families()
+    a, b = run.features().feature[:2].tolist()
+    merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
+    new = int(families.family.max()) + 1
+    again = audit.regroup(merged, ColourModel(), lambda f: split(f, new))
+    assert again.revision == 2
+    assert len(set(again.families().family.tolist())) == len(set(families.family.tolist()))
+    assert not {a, b, new} & set(again.families().family.tolist())  # ids are never used twice
+    was, now = run.feature_label(), again.feature_label()
+    pairs = set(zip(was.tolist(), now.tolist(), strict=True))
+    assert len(pairs) == len(set(was.tolist()))  # the same groups under other names
+
+
+def test_an_interrupted_change_shows_nothing_and_continues(run, monkeypatch):
+    a, b = run.features().feature[:2].tolist()
+
+    def fail(*args, **kwargs):
+        raise RunError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(audit, "weigh", fail)
+        with pytest.raises(RunError, match="disk full"):
+            audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
+    assert AuditRun(run.path).revision == 0
+    assert AuditRun(run.path).feature_label().tolist() == run.feature_label().tolist()
+    merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
+    other = audit.regroup(AuditRun(run.path), ColourModel(), lambda f: f)
+    for stage in REVISED:
+        pairs = zip(columns(merged.load(stage)).values(), columns(other.load(stage)).values(), strict=True)
+        assert all(np.array_equal(x, y, equal_nan=np.asarray(x).dtype.kind == "f") for x, y in pairs), stage
+
+
+def test_another_change_after_an_interrupted_one_is_not_mixed_with_it(run, monkeypatch):
+    a, b, c = run.features().feature[:3].tolist()
+    with monkeypatch.context() as broken:
+        broken.setattr(audit, "weigh", lambda *_: (_ for _ in ()).throw(RunError("disk full")))
+        with pytest.raises(RunError):
+            audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
+    merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, c]))
+    assert b in merged.features().feature
+    assert not {a, c} & set(merged.families().family.tolist())
+
+
+def test_another_model_is_refused(run):
+    with pytest.raises(ModelError, match="Audit it again"):
+        audit.regroup(run, replace(ColourModel(), fingerprint="other"), lambda f: f)
+
+
+def test_unfinished_stages_are_not_adopted(run):
+    revised = run.revised(run.families())
+    with pytest.raises(RunError, match="families is not finished"):
+        run.adopt(revised)
+
+
+def test_the_ledger_keeps_who_changed_what(tmp_path):
+    book = Ledger(tmp_path)
+    book.add_grouping("r", "merge", [1, 4], [7], " Ada ", "the same square")
+    book.add_grouping("r", "split", [7], [8, 9], "Bo")
+    book.add_grouping("other", "split", [1], [2, 3], "Bo")
+    first, second = book.groupings("r")
+    assert (first.kind, first.features, first.made, first.reviewer) == ("merge", (1, 4), (7,), "Ada")
+    assert (second.features, second.made, second.note) == ((7,), (8, 9), "")
+    for bad in (
+        lambda: book.add_grouping("r", "join", [1], [2], "Ada"),
+        lambda: book.add_grouping("r", "split", [1], [2], " "),
+    ):
+        with pytest.raises(ConfigError):
+            bad()
+    with pytest.raises(Exception, match="append-only"), book._engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM groupings")
+    book.close()
