@@ -17,6 +17,8 @@ EVIDENCE = {
     "causal": "Causes errors",
     "harm": "Part of the class",
     "no effect": "Related, no effect",
+    "partial": "Part of the cause",
+    "unproven": "Cannot be told",
     "disagree": "Related, unclear",
     "support": "Too little evidence",
     "chance": "Could be chance",
@@ -25,11 +27,13 @@ EVIDENCE = {
 """What the evidence about a feature amounts to, by its reason (`ravl.discovery.evidence`)."""
 
 MEANS = {
-    "causal": "The errors go with it, and right answers of other classes stay: the model makes these errors because of "
-    "it.",
+    "causal": "The errors go with it: the model makes them because of it.",
     "harm": "Right answers go with it too, so it seems to be part of what the model recognises.",
     "no effect": "Images that show it are classified differently, but their errors stay when it is removed: "
     "something else causes them.",
+    "partial": "Some errors go when it is removed, but the images are still recognised less than those that never had it: "
+    "something beyond this feature is at fault, such as a property of the whole image.",
+    "unproven": "Errors go when it is removed, but too few images of the class lack it to tell it from the class itself.",
     "disagree": "The ways of removing it disagree, so nothing can be said for sure.",
     "support": "There are too few images with it or without it, or too few errors, for a conclusion. "
     "That does not make it harmless.",
@@ -103,7 +107,12 @@ def evidence(row: Finding) -> str:
 
 def errors_gone(row: Finding) -> str:
     """Errors of the whole image set that become right without the feature. Plain text."""
-    return "not tested" if row.explained is None else rate(row.explained)
+    return "not tested" if row.explained is None else f"{_about(row)}{rate(row.explained)}"
+
+
+def _about(row: Finding) -> str:
+    """What stands before a count that a sample of the images stands for."""
+    return "about " if row.fixed.n < row.n_errors else ""
 
 
 def claim(row: Finding) -> str:
@@ -113,24 +122,39 @@ def claim(row: Finding) -> str:
     fixed, control = row.fixed, row.control
     if not fixed.n:
         return "It was removed as a test, but no wrongly classified image shows it."
-    images = f"wrongly classified image{'s' if fixed.n > 1 else ''}"
-    which = "the only" if fixed.n == 1 else f"{fixed.right:,} of the {fixed.n:,}"
-    if fixed.n > 1 and fixed.right in (0, fixed.n):
-        which = f"all {fixed.n:,}" if fixed.right else f"none of the {fixed.n:,}"
-    verb = "does not make" if fixed.n == 1 and not fixed.right else "makes"
-    said = f"Removing it {verb} **{which} {images}** that show{'s' if fixed.n == 1 else ''} it right"
+    if fixed.n == 1:
+        said = f"The only wrongly classified image that shows it {_becomes(fixed)} when it is removed"
+    else:
+        said = f"Of the {fixed.n:,} wrongly classified images that show it, {_becomes(fixed)} when it is removed"
     if not control.n:
-        return f"{said}; these images have no other piece of that size to compare with."
-    other = f"{control.right:,}" if control.n == fixed.n else rate(control)
-    return f"{said}; removing another piece of the same size from the same images: **{other}**."
+        return f"{said}; there is no other piece of that size to compare with."
+    other = "it becomes right" if control.right else "it stays wrong"
+    if fixed.n > 1:
+        whole = control.n == fixed.n or not control.right
+        other = f"**{_some(control) if whole else rate(control)}**"
+    return f"{said}, and {other} when another piece of the same size is removed from the same image{_s(fixed.n)}."
+
+
+def _becomes(fixed: Rate) -> str:
+    if fixed.n == 1:
+        return "**becomes right**" if fixed.right else "**stays wrong**"
+    return f"**{_some(fixed)} become{'s' if fixed.right in (0, 1) else ''} right**"
+
+
+def _some(of: Rate) -> str:
+    return "none" if not of.right else "all" if of.right == of.n else f"{of.right:,}"
+
+
+def _s(n: int) -> str:
+    return "" if n == 1 else "s"
 
 
 def meaning(row: Finding) -> str:
     """What follows from it, in one or two sentences."""
     said = MEANS[row.reason]
     if row.reason == "causal" and row.explained is not None:
-        gone = row.explained
-        return f"{said} It explains **{gone.right:,} of all {count(gone.n, 'error')} ({percent(gone.share)})**."
+        errors = f"{_about(row)}{row.explained.right:,} of all {count(row.explained.n, 'error')}"
+        return f"{said} It explains **{errors} ({percent(row.explained.share)})**."
     return said
 
 
@@ -202,7 +226,7 @@ def panel_note(view: Removal, operator: str) -> str:
 def statistics(row: Finding, view: Removal) -> tuple[Fact, ...]:
     """The numbers behind the sentences, for those who want them. Plain text."""
     rows = [
-        ("Gap above chance (95% interval)", beyond(row.beyond)),
+        ("Gap above chance, with its interval", beyond(row.beyond)),
         ("p of the gap, permutation test", probability(view.p)),
         ("q of the gap, corrected for all features", probability(row.q)),
         ("Gap, as in the paper", number(row.gap)),
@@ -240,6 +264,8 @@ _REST = {
     "causal": "that cause errors",
     "harm": "that are part of the class",
     "no effect": "without effect",
+    "partial": "that are only a part of the cause",
+    "unproven": "that cannot be told from a class",
     "disagree": "where removal says nothing clear",
     "support": "with too little evidence",
     "chance": "that chance could explain",

@@ -56,7 +56,7 @@ def class_table(rows: tuple[ClassRow, ...], palette: Palette, pull: str) -> str:
         for row in rows
     )
     scale = _legend_pair(colours, ("without", "with"))
-    head = _head("Class", "Right with the feature", "Right without it", scale, "Difference, 95% interval")
+    head = _head("Class", "Right with the feature", "Right without it", scale, "Difference, interval")
     return _table("Accuracy per class with and without the feature", head, body)
 
 
@@ -65,7 +65,7 @@ def effect_table(view: Removal) -> str:
     pull = html.escape(view.pull)
     rows: list[tuple[str, Callable[[Effect], str]]] = [
         ("Wrong images that become right", lambda effect: _cell(effect.fixed)),
-        ("The same without another piece of the same size", lambda effect: _cell(effect.control)),
+        ("The same, with another piece removed instead", lambda effect: _cell(effect.control)),
         ("p, exact McNemar test of the two", lambda effect: probability(effect.p)),
         ("q, corrected for all features", lambda effect: probability(effect.q)),
         ("Right images of other classes that stay right", lambda effect: _cell(effect.kept)),

@@ -167,10 +167,12 @@ CONTRIBUTION = (
 )
 
 
-INTERVAL = (
-    "Differences in percentage points. The interval says how far chance may have moved a difference: in 95 of 100 such "
-    "audits the true one lies inside."
-)
+def interval(level: float) -> str:
+    """What the intervals of a table mean."""
+    return (
+        "Differences in percentage points. The interval says how far chance may have moved a difference: in "
+        f"{100 * level:g} of 100 such audits the true one lies inside."
+    )
 
 
 # --- overview --------------------------------------------------------------------------------------------------------

@@ -253,9 +253,12 @@ class EvidenceConfig:
     )
     agree: int = option(2, "operators that must agree (all of them, where a model has fewer)", low=1, high=5)
     min_effect: float = option(0.2, "share of errors that removal must fix beyond the control", low=0, high=1)
-    min_keep: float = option(0.9, "share of right answers of other classes that must survive removal", low=0, high=1)
-    max_harm: float = option(
-        0.2, "accuracy the pull class may lose by removal, below that of its images without the feature", low=0, high=1
+    min_keep: float = option(0.8, "share of right answers of other classes that must survive removal", low=0, high=1)
+    max_shortfall: float = option(
+        0.3,
+        "accuracy that images which lost the feature may lack (upper limit) against those without it",
+        low=0,
+        high=1,
     )
     max_images: int = option(2000, "images per feature that are scored again; beyond that a random sample", low=20)
     max_pasted: int = option(100, "images per feature into which it is pasted", low=0)
@@ -308,8 +311,8 @@ class AuditConfig:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> AuditConfig:
         """Rebuild a configuration from `to_dict` (lists become tuples again)."""
-        stages = {item.name: item.default for item in fields(cls) if is_dataclass(item.default)}
-        parts = {name: type(default)(**_tuples(saved[name])) for name, default in stages.items()}
+        stages: dict[str, Any] = {item.name: item.default for item in fields(cls) if is_dataclass(item.default)}
+        parts = {name: default.__class__(**_tuples(saved[name])) for name, default in stages.items()}
         return cls(**{**saved, **parts})
 
 

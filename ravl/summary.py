@@ -9,7 +9,7 @@ import numpy as np
 
 from ravl.evaluation import group_accuracy
 from ravl.store import AuditRun
-from ravl.tables import BY_OPERATOR, Evidence, FeatureScores, ImageSet, Regions, Significance, columns
+from ravl.tables import BY_OPERATOR, RATES, Evidence, FeatureScores, ImageSet, Regions, Significance, columns
 
 N_EXEMPLARS = 10
 
@@ -20,6 +20,8 @@ REASONS = {
     "not replicated": "not found in both halves",
     "no effect": "errors stay when it is removed",
     "harm": "removal breaks right answers",
+    "partial": "removal repairs only a part",
+    "unproven": "not to be told from the class itself",
     "disagree": "ways of removing it disagree",
 }
 """Why a feature has its grade, in a few words."""
@@ -71,9 +73,9 @@ def _features(run: AuditRun, images: ImageSet, regions: Regions) -> list[dict[st
     """Every feature in rank order.
 
     Keys: feature, pull_class, flagged (by the audit's rule), passes (the paper's rule), grade and reason of the
-    evidence, influence, influence_above_chance, gap, gap_above_chance with its interval, p, q, supported, n_regions, n_images,
-    n_errors, error_share, signature (accuracy differences of the pull class and of the others, with intervals), removal
-    (per operator, with counts), pasted, per_class (the signed gap and its counts) and ten exemplars.
+    evidence, influence, influence_above_chance, gap, gap_above_chance with its interval, p, q, supported, n_regions,
+    n_images, n_errors, error_share, signature (accuracy differences of the pull class and of the others), removal (by
+    operator, with counts), pasted, per_class (the signed gap and its counts) and ten exemplars.
     """
     scores, chance, evidence, exemplars = run.features(), run.significance(), run.evidence(), run.exemplars()
     features = []
@@ -134,7 +136,7 @@ def _removal(evidence: Evidence, row: int) -> list[dict[str, Any]]:
         {
             "operator": operator,
             **{
-                name: number(value) if name in ("p", "q") else int(value)
+                name: number(value) if name in RATES else int(value)
                 for name, value in ((name, getattr(evidence, name)[row, column]) for name in BY_OPERATOR)
             },
         }

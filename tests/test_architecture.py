@@ -15,7 +15,10 @@ PACKAGES = ("ravl", "dashboard")
 
 RECORDS = ("ravl.errors", "ravl.config", "ravl.tables", "numpy", "numpy.*")
 RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation")
-PURE = ("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.discovery.scoring", "PIL")
+PURE = (
+    *("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.data.painting", "PIL"),
+    *("ravl.discovery.scoring", "ravl.discovery.significance", "ravl.discovery.evidence"),
+)
 SCREEN = (*PURE, "ravl.export", "streamlit")
 TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")
 TRANSFORMERS = ("transformers", "transformers.*")
@@ -26,7 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl": ("ravl.api", "ravl.store"),
     "ravl.errors": (),
     "ravl.config": ("ravl.errors",),
-    "ravl.tables": ("numpy", "numpy.*"),
+    "ravl.tables*": ("ravl.tables.*", "numpy", "numpy.*"),
     # 1  images, counts
     "ravl.data.manifest": ("ravl.data.*", *RECORDS, "pandas"),
     "ravl.data*": ("ravl.data.*", *RECORDS, "PIL", "cv2"),
@@ -89,10 +92,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "dashboard.charts": (*PURE, "plotly.*"),
     "dashboard.wording": (*PURE, "ravl.progress"),  # the names of the stages
     **dict.fromkeys(
-        ("dashboard.audits", "dashboard.brand", "dashboard.colouring", "dashboard.comparison", "dashboard.gallery"),
-        PURE,
+        ("dashboard.audits", "dashboard.brand", "dashboard.claims", "dashboard.colouring", "dashboard.comparison"), PURE
     ),
-    **dict.fromkeys(("dashboard.markup", "dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
+    **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
+    **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     # 8  the screen: never models, never the science that needs them
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN

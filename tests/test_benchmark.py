@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from ravl import cli
 from ravl.benchmark import discovery, report
 from ravl.benchmark import settings as listed
 from ravl.benchmark.figures import Figures, Truth, figures
@@ -43,6 +44,7 @@ def one_mark() -> Truth:
 
 def test_a_perfect_answer():
     found = figures(answer([range(30), range(30, 60)], [True, False], [9, 1]), one_mark())
+    assert {type(value) for value in asdict(found).values()} == {int, float}  # as JSON wants them
     assert found == Figures(1.0, 30 / 30, flagged=1, true=1, learned=1, found=1, shown=30, covered=30, pull_right=1)
 
 
@@ -153,7 +155,7 @@ def test_ids_are_stable_and_can_be_files():
 def test_settings_are_chosen_by_world():
     assert {s.world for s in chosen(full(), ["pairs", "digits"])} == {"pairs", "digits"}
     assert chosen(full(), []) == full()
-    with pytest.raises(ConfigError, match="--worlds must name some of digits, .*, got 'moon'"):
+    with pytest.raises(ConfigError, match=r"--worlds must name some of digits, .*, got 'moon'"):
         chosen(full(), ["moon"])
 
 
@@ -430,3 +432,59 @@ def test_several_processes_tell_the_same(tmp_path):
     outcome = discovery.run(nowhere, discovery.Place(tmp_path), jobs=2, tell=said.append)
     assert sorted(outcome.errors) == sorted(setting.id for setting in nowhere)
     assert sum("FAILED" in line for line in said) == 2
+
+
+@pytest.mark.slow
+def test_the_quick_run_finds_the_shipped_shortcut_and_flags_nothing_where_there_is_none(tmp_path, capsys):
+    command = ["benchmark", "discovery", "--quick", "--device", "cpu", "--json"]
+    assert cli.main([*command, "--workspace", str(tmp_path / "work"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert document["errors"] == {}
+    assert document["settings"]["counting"] == document["settings"]["with nothing to find"] == 1
+    assert not (tmp_path / "work" / "quick" / "models").exists()  # both are shipped
+    rows = {(r.method, r.kind): r for r in read_csv(tmp_path / "out" / "discovery.csv")}
+    found, quiet = rows[OURS, "shortcut"], rows[OURS, "null"]
+    assert (found.precision_at_10, found.flagged, found.true, found.found, found.pull_right) == (1, 1, 1, 1, 1)
+    assert found.covered / found.shown > 0.9
+    assert quiet.flagged == 0
+    assert len({method for method, _ in rows}) == 9
+    assert "2 settings, 2 to do" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [(["--jobs", "0"], "--jobs must be at least 1"), (["--worlds", "moon"], "got 'moon'")]
+)
+def test_options_that_do_not_fit_are_refused(options, message, capsys):
+    assert cli.main(["benchmark", "discovery", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_failed_setting_fails_the_command_after_the_tables_are_written(measured, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ravl.benchmark.command.full", lambda: (replace(CLEAR, seed=13), NULL))
+    command = ["benchmark", "discovery", "--workspace", str(tmp_path)]
+    assert cli.main(command) == 1
+    said = capsys.readouterr().err
+    assert "1 of 2 settings failed, first digits-vit14-red_square-V0.90-s13: is tired" in said
+    assert [r.kind for r in read_csv(tmp_path / "report" / "discovery.csv")] == ["null"]
+
+
+def test_rows_of_several_states_of_the_code_are_told(measured, tmp_path, monkeypatch):
+    said: list[str] = []
+    for state, settings in (("one", [CLEAR]), ("two", [CLEAR, NULL])):
+        monkeypatch.setattr(discovery, "commit", lambda state=state: state)
+        outcome = discovery.run(settings, discovery.Place(tmp_path), tell=said.append)
+    assert outcome.commits == ("one", "two")
+    assert "2 states of the code (one, two)" in said[-1]
+
+
+def test_audited_scenes_are_written_once_and_named_after_their_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(discovery, "IMAGES", {"grid:2": 20})
+    scenes, images = discovery.audited_scenes(CLEAR, tmp_path)
+    files = sorted(images.glob("*/*.png"))
+    assert [int(path.stem) for path in sorted(files, key=lambda path: path.stem)] == list(range(20))
+    assert all(scenes.class_names[scenes.label[int(path.stem)]] == path.parent.name for path in files)
+    before = files[0].stat().st_mtime_ns
+    assert discovery.audited_scenes(replace(CLEAR, strength=0.8), tmp_path)[1] == images  # the same for all strengths
+    assert files[0].stat().st_mtime_ns == before
+    assert discovery.audited_scenes(replace(CLEAR, seed=1), tmp_path)[1] != images

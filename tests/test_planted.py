@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -164,14 +165,14 @@ def test_rates_have_the_cramers_v_that_was_asked_for(n_classes, strength):
 def test_marks_have_their_strength_and_are_independent_of_each_other():
     plant = {}
     for strength in (0, 0.7, 0.9, None):
-        scenes = make("digits", ("red square", "blue disc"), "train", 3000, strength, 103)
+        scenes = make("digits", ("red square", "blue disc"), "train", 1500, strength, 103)
         plant[strength] = [cramers_v(scenes.label, scenes.present[:, m]) for m in range(2)]
-    # at V = 0 an estimate of it is about sqrt(9 / 3000), never 0
-    assert plant[0] == pytest.approx([0, 0], abs=0.09)
-    assert plant[0.7] == pytest.approx([0.7, 0.7], abs=0.05)
+    # at V = 0 an estimate of it is about sqrt(9 / 1500), never 0
+    assert plant[0] == pytest.approx([0, 0], abs=0.13)
+    assert plant[0.7] == pytest.approx([0.7, 0.7], abs=0.06)
     assert plant[0.9] == pytest.approx([0.9, 0.9], abs=0.03)
-    assert scenes.present.mean(0) == pytest.approx([0.5, 0.5], abs=0.03)
-    assert abs(np.corrcoef(scenes.present.T)[0, 1]) < 0.06
+    assert scenes.present.mean(0) == pytest.approx([0.5, 0.5], abs=0.05)
+    assert abs(np.corrcoef(scenes.present.T)[0, 1]) < 0.1
 
 
 @pytest.mark.parametrize(("world", "mark"), SINGLE)
@@ -268,7 +269,7 @@ def test_finite_sources_are_divided_among_the_splits():
     assert sum(map(len, pools)) == len(set.union(*pools)) == 1797
     for name in {*textures.CLASSES, *textures.PAIR}:
         parts = [textures.source_area(name, split) for split in worlds.SPLITS]
-        assert all(a[2] <= b[0] for a, b in zip(parts, parts[1:], strict=False))
+        assert all(a[2] <= b[0] for a, b in pairwise(parts))
 
 
 def test_a_patch_is_cut_from_its_part_of_the_picture_alone(monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ravl.benchmark import rivals, slices
 from ravl.benchmark.rivals import Audit, Ranked
-from ravl.tables import NOISE
+from ravl.tables import NOISE, Exemplars
 from tests import oracles
 from tests.test_scoring import random_world, world
 
@@ -275,3 +276,39 @@ def test_random_audits_are_answered_by_all_methods_of_images(seed):
         assert all(len(members) for members in ranked.members)
         assert all(members.max() < 24 for members in ranked.members)
         assert ((ranked.pull >= -1) & (ranked.pull < 2)).all()
+
+
+# --- ours ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_permutation_test_alone_flags_what_chance_does_not_explain_and_ranks_by_excess():
+    audit = planted()
+    order = audit.scores.feature.tolist()
+    told = {  # feature -> supported, q, excess gap, replicated
+        0: (True, 0.04, 0.5, -1),
+        1: (True, float("nan"), float("nan"), -1),
+        2: (False, 0.01, 0.9, -1),
+    }
+    supported, q, excess, replicated = (np.array([told[c][k] for c in order]) for k in range(4))
+    chance = SimpleNamespace(supported=supported, q=q, excess_gap=excess, replicated=replicated)
+    ranked = rivals.permutation_only(audit.scores, chance, audit.label, audit.closeness, 0.05)
+    assert ranked.order.tolist() == [0, 2, 1]
+    assert ranked.flagged.tolist() == [True, False, False]
+    assert ranked.pull[0] == 2
+    chance.replicated = np.where(np.array(order) == 0, 0, -1)  # not found in both halves
+    assert not rivals.permutation_only(audit.scores, chance, audit.label, audit.closeness, 0.05).flagged.any()
+
+
+def test_ours_takes_the_audits_order_and_shows_its_exemplars_first():
+    audit = planted()
+    members = np.flatnonzero(audit.label == 0)
+    shown = members[[5, 2]]
+    exemplars = Exemplars([0, 0], shown, audit.regions.image[shown], [0, 0], [2, 1], [2, 1], [2, 1])
+    evidence = SimpleNamespace(feature=np.array([0, 2, 1]), flagged=np.array([True, False, False]))
+    ranked = rivals.with_evidence(audit.scores, evidence, exemplars, audit.label, audit.closeness)
+    assert ranked.order.tolist() == [0, 2, 1]
+    assert ranked.flagged.tolist() == [True, False, False]
+    assert ranked.members[0][:2].tolist() == shown.tolist()
+    assert sorted(ranked.members[0].tolist()) == members.tolist()
+    assert np.all(np.diff(audit.closeness[ranked.members[0][2:]]) <= 0)
+    assert ranked.pull.tolist() == [int(audit.scores.pull_class[audit.scores.row_of(c)]) for c in (0, 2, 1)]

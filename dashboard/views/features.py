@@ -102,7 +102,7 @@ _CONFIG = {
     "Gap above chance": st.column_config.TextColumn(
         width=135,
         help="How much accuracy differs with and without the feature, weighted and summed over classes, minus what "
-        "chance alone gives; with its 95% interval.",
+        "chance alone gives; with its interval.",
     ),
     "q": st.column_config.TextColumn(
         width=60, help="How likely chance alone gives such a gap, corrected for the number of features."
@@ -188,7 +188,7 @@ def _with_and_without(audit: Audit, row: Finding) -> None:
     st.markdown("**With and without the feature**")
     st.markdown(claims.effect(classes))
     st.html(markup.class_table(classes, state.colours(), row.pull))
-    st.caption(wording.INTERVAL)
+    st.caption(wording.interval(audit.config.significance.level))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """`ravl benchmark demo`, `make benchmark`: an evaluation on the demo's planted world, where the spurious mark is known.
 
 Discovery: share of the first feature's ten exemplars that show the mark (P@10), its pull class, how many features pass
-the paper's rule and how many are flagged, for both clusterings, both encoders and five seeds. Mitigation: accuracy overall and of the worst true
-group (class x mark) on held-out images without correlation, before and after each method, for three seeds.
-Resumable: finished runs in the workspace are reused. Writes `assets/benchmark/demo.json`.
+the paper's rule and how many are flagged, for both clusterings, both encoders and five seeds. Mitigation: accuracy
+overall and of the worst true group (class x mark) on held-out images without correlation, before and after each method,
+for three seeds. Resumable: finished runs in the workspace are reused. Writes `assets/benchmark/demo.json`.
 """
 
 from __future__ import annotations

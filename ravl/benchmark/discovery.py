@@ -11,10 +11,12 @@ A setting that was interrupted begins its audits anew, so that no row mixes two 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -101,6 +103,8 @@ def run(
     rows = tuple(row_from(saved) for _, document in found if document for saved in document["rows"])
     commits = tuple(sorted({document["commit"] for _, document in found if document}))
     errors = {setting.id: _error(place.folder, setting) for setting in settings}
+    if len(commits) > 1:
+        tell(f"the rows are of {len(commits)} states of the code ({', '.join(commits)}); --fresh measures all again")
     return Outcome(rows, {name: reason for name, reason in errors.items() if reason}, commits)
 
 
@@ -146,6 +150,7 @@ def measure(setting: Setting, place: Place) -> list[Row]:
     reliance = reliance_of(model, setting)
     scenes, images = audited_scenes(setting, place.folder)
     folder = place.folder / "audits" / setting.id
+    chance = zlib.crc32(setting.id.encode())  # no two settings draw the same random order
     shutil.rmtree(folder, ignore_errors=True)
     rows: list[Row] = []
     for space in place.spaces:
@@ -153,11 +158,11 @@ def measure(setting: Setting, place: Place) -> list[Row]:
         scene = scene_of(run)
         truth = truth_of_regions(scenes, scene, run, setting, reliance)
         shared = _seconds(run, SHARED_STAGES)
-        answers = answers_of_regions(run, setting.seed)
+        answers = answers_of_regions(run, chance)
         rows += [_row(setting, reliance, space, ranked, seconds, truth, shared) for ranked, seconds in answers]
         if space == place.spaces[0]:  # methods of images see no clusters: once is enough
             of_images = replace(truth, shows=scenes.present[scene])
-            for ranked, seconds in answers_of_images(run, setting.seed):
+            for ranked, seconds in answers_of_images(run, chance):
                 rows.append(_row(setting, reliance, "image", ranked, seconds, of_images, shared))
     return rows
 
@@ -180,11 +185,15 @@ def reliance_of(model: Path, setting: Setting) -> Reliance:
 
 
 def audited_scenes(setting: Setting, folder: Path) -> tuple[Scenes, Path]:
-    """The scenes that are audited, without correlation, and the image folder that holds them; written once."""
+    """The scenes that are audited, without correlation, and the image folder that holds them; written once.
+
+    The folder's name holds a digest of the pixels, so that scenes of an older world are never taken for today's.
+    """
     plan = WORLDS[setting.world]
     scenes = make(setting.world, setting.marks, "test", IMAGES[plan.regions], None, setting.seed)
     marks = "+".join(mark.replace(" ", "_") for mark in setting.marks)
-    images = folder / "scenes" / f"{setting.world}-{marks}-s{setting.seed}"
+    pixels = hashlib.sha256(scenes.image.tobytes()).hexdigest()[:8]
+    images = folder / "scenes" / f"{setting.world}-{marks}-s{setting.seed}-{pixels}"
     with locked(images.with_name(images.name + ".lock"), "the audited scenes", wait=True):
         write_scenes(images, scenes)
     return scenes, images

@@ -80,10 +80,10 @@ def figures(ranked: Ranked, truth: Truth) -> Figures:
         flagged=int(ranked.flagged.sum()),
         true=len(true),
         learned=int(truth.learned.sum()),
-        found=sum(mark in found for mark in np.flatnonzero(truth.learned)),
+        found=len(found & set(np.flatnonzero(truth.learned).tolist())),
         shown=int(shown.sum()),
         covered=int((covered & shown).sum()),
-        pull_right=sum(int(ranked.pull[place]) == truth.target[mark_of[place]] for place in true),
+        pull_right=sum(int(ranked.pull[place]) == int(truth.target[mark_of[place]]) for place in true),
     )
 
 

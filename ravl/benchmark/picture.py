@@ -54,8 +54,8 @@ def picture(summaries: Sequence[Summary]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
         f'aria-label="{escape(_alternative(summaries))}">',
         f"<style>{_STYLE}</style>",
-        f'<text class="small" x="10" y="18">Learned settings with V >= {CLEAR}; false alarms: audits with nothing to '
-        "find. Bars: 95 % intervals.</text>".replace(">=", "&gt;="),
+        f'<text class="small" x="10" y="18">Learned settings with V >= {CLEAR}; false alarms (fewer is better): '
+        "audits with nothing to find. Bars: 95 % intervals.</text>".replace(">=", "&gt;="),
     ]
     for place, (title, _) in enumerate(PANELS):
         x = LEFT + place * (PANEL + GAP)

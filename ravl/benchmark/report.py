@@ -130,7 +130,7 @@ def _section(title: str, summaries: Sequence[Summary], by: str, space: str) -> l
     chosen = [s for s in summaries if s.by.startswith(by) and s.space in (space, "image")]
     if space == "final":
         chosen = [s for s in chosen if s.space == "final"]
-    return ["", f"## {title}", "", *method_table(chosen)]
+    return ["", f"## {title}", "", *method_table(chosen)] if chosen else []
 
 
 def method_table(summaries: Sequence[Summary]) -> list[str]:
@@ -243,3 +243,15 @@ def with_numbers(readme: str, block: str) -> str:
         raise ValueError(f"README.md must hold the marker {OPENING}, got none. Put it where the numbers belong.")
     _, closing, after = rest.partition(CLOSING)
     return f"{before}{OPENING}\n{block}\n{CLOSING}{after if closing else rest}"
+
+
+def main() -> None:
+    """Put the numbers of the committed tables into README.md (run in the repository's root)."""
+    readme = Path("README.md")
+    text = with_numbers(readme.read_text(encoding="utf-8"), readme_block(RESULTS))
+    with writing(readme) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -162,13 +162,14 @@ def goals(summaries: Sequence[Summary]) -> list[Goal]:
     alarms = f"{everything.alarms} of {everything.audits_without} audits"
 
     def rate(text: str, value: float, right: int, n: int, least: float) -> Goal:
-        return Goal(f"{text} >= {least:.2f}", f"{value:.3f} ({right} of {n})", None if not n else value >= least)
+        goal = f"{text} >= {least:.2f}"
+        return Goal(goal, f"{value:.3f} ({right} of {n})", value >= least) if n else Goal(goal, "", None)
 
     first = clear.precision_at_10
     return [
         Goal(
             f"mean P@10 >= 0.95 (V >= {CLEAR}, learned)",
-            f"{first:.3f} (over {clear.settings} settings)",
+            f"{first:.3f} (over {clear.settings} settings)" if clear.settings else "",
             first >= 0.95 if clear.settings else None,
         ),
         rate(

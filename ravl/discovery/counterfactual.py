@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ravl.config import EvidenceConfig
 from ravl.data.painting import paste
@@ -65,6 +66,11 @@ class Scene:
     def images_with(self, feature: int) -> Rows:
         """Ids of the images that show a feature, rising."""
         return self._images_with.get(int(feature), np.zeros(0, np.int64))
+
+    def pictures(self, ids: Sequence[int]) -> dict[int, Image.Image]:
+        """The decoded images with these ids, each once."""
+        distinct = list(dict.fromkeys(ids))
+        return dict(zip(distinct, self.images_of(distinct), strict=True))
 
     def some(self, images: Rows, count: int) -> Rows:
         """At most `count` of these images, rising: those with the smallest keys."""
@@ -119,7 +125,19 @@ def counterfactuals(
     for rows in _batches(trial[:, 1], batch_size):
         pasted[rows] = _paste(scene, trial[rows])
         step(rows)
-    return Counterfactuals(operators, feature, image, after, control, *trial.T, pasted)  # type: ignore[arg-type]
+    pasted_feature, pasted_image, pasted_region, pasted_place = trial.astype(np.int32).T
+    return Counterfactuals(
+        operators=operators,
+        feature=feature.astype(np.int32),
+        image=image.astype(np.int32),
+        after=after.astype(np.int16),
+        control=control.astype(np.int16),
+        pasted_feature=pasted_feature,
+        pasted_image=pasted_image,
+        pasted_region=pasted_region,
+        pasted_place=pasted_place,
+        pasted_after=pasted.astype(np.int16),
+    )
 
 
 def _batches(image: Rows, size: int) -> Iterator[Rows]:
@@ -143,8 +161,7 @@ def _remove(
         for i, rows, w in zip(image.tolist(), own, wrong, strict=True)
     ]
     donor = [_donor(scene, f, i) if "transplant" in operators else -1 for f, i in zip(feature, image, strict=True)]
-    pictures = dict.fromkeys([*image.tolist(), *(d for d in donor if d >= 0)])
-    pictures.update(zip(pictures, scene.images_of(list(pictures)), strict=True))
+    pictures = scene.pictures([*image.tolist(), *(d for d in donor if d >= 0)])
 
     def answers(rows: list[int], regions: list[Rows], operator: str) -> NDArray[np.int64]:
         without = encode_removed(
@@ -155,7 +172,8 @@ def _remove(
             operator,
             [pictures.get(donor[r]) for r in rows],
         )
-        return np.where(without.possible, scene.classes(without.vector), -1)
+        known: NDArray[np.int64] = np.where(without.possible, scene.classes(without.vector), -1)
+        return known
 
     everyone, controlled = list(range(len(image))), [r for r, rows in enumerate(instead) if len(rows)]
     after, control = np.full((2, len(image), len(operators)), -1)
@@ -168,7 +186,8 @@ def _remove(
 
 def _own(scene: Scene, feature: int, image: int) -> Rows:
     rows = scene.regions.rows_of(int(image))
-    return rows.start + np.flatnonzero(scene.feature_of[rows] == feature)
+    own: Rows = rows.start + np.flatnonzero(scene.feature_of[rows] == feature)
+    return own
 
 
 def _masks(regions: Regions, chosen: Rows) -> list[NDArray[np.bool_] | None]:
@@ -247,10 +266,9 @@ def _paste(scene: Scene, trial: NDArray[np.int64]) -> NDArray[np.int64]:
     regions = scene.regions
     _, image, region, place = trial.T
     source = regions.image[region].astype(np.int64)
-    pictures = dict.fromkeys([*image.tolist(), *source.tolist()])
-    pictures.update(zip(pictures, scene.images_of(list(pictures)), strict=True))
+    pictures = scene.pictures([*image.tolist(), *source.tolist()])
     made = []
     for i, s, r, p in zip(image.tolist(), source.tolist(), region, place, strict=True):
-        crop = pictures[s].crop(tuple(int(v) for v in regions.box[r]))  # type: ignore[attr-defined]
-        made.append(paste(pictures[i], crop, regions.box[p]))  # type: ignore[arg-type]
+        crop = pictures[s].crop(tuple(int(v) for v in regions.box[r]))  # type: ignore[arg-type]
+        made.append(paste(pictures[i], crop, regions.box[p]))
     return scene.classes(scene.vlm.encode_images(made))

@@ -1,23 +1,28 @@
 """What the counterfactuals say about each feature: counts, tests, and a grade that is computed, never a verdict.
 
-    fix     = share of the errors among images with the feature that become right without it
-    control = the same without other regions of the same image and of equal area
-    keep    = share of the right images of other classes than the pull class that stay right
-    break   = share of the right images of the pull class that turn wrong
-    harm    = accuracy of the pull class on images without the feature, minus its accuracy on images that lost it
-    induce  = share of right images of other classes that are called the pull class once the feature is pasted in
+    fix       = share of the errors among images with the feature that become right without it
+    control   = the same without other regions of the same image and of equal area
+    keep      = share of the right images of other classes than the pull class that stay right
+    break     = share of the right images of the pull class that turn wrong
+    shortfall = accuracy of images that never had the feature, minus accuracy of those that lost it; over the same
+                classes, once for the pull class and once for all others
+    induce    = share of right images of other classes that are called the pull class once the feature is pasted in
 
-An operator *agrees* when fix - control >= `min_effect`, the exact McNemar test of fix against control holds after
-Benjamini-Hochberg over the features, keep is not below `min_keep`, and harm is not above `max_harm`. Grades:
+An operator *agrees* when fix - control >= `min_effect` on the errors that have a control, the exact McNemar test of fix
+against control holds after Benjamini-Hochberg over the features, both shortfalls are shown to be at most
+`max_shortfall` (upper limit), and keep is not shown to be below `min_keep`. Grades, with their reasons:
 
-    causal     `agree` operators agree                                           reason: causal
-    core       removing it breaks what was right                                 reason: harm
-    context    a gap beyond chance, but errors do not depend on it               reason: no effect, disagree
-    undecided  too few images, or a gap that chance explains                     reason: support, chance, not replicated
+    causal     `agree` operators agree                                     causal
+    core       removing it breaks what was right, and that is missed       harm
+    context    a gap beyond chance, but its errors do not depend on it     no effect, partial, disagree
+    undecided  too few images, or a gap that chance explains               support, chance, not replicated, unproven
 
-Deviation: Varma et al. 2024 have no such test. `harm` is what tells a misread object from a shortcut where the empty
-image already looks like one class: taking the object away then "fixes" errors too, but what is left is not recognised
-as well as images that never had the feature are. A spurious feature leaves an ordinary image of its class behind.
+Deviation: Varma et al. 2024 have no such test. The shortfall says what removing must do: a spurious feature leaves an
+ordinary image of its class behind, one that is recognised as well as those that never had it. Errors alone do not show
+that. Where an empty image already looks like one class, taking a misread object away "fixes" its errors, and where the
+whole image is at fault, taking any part of it away fixes some (reason: partial). Where hardly any image of the pull
+class lacks the feature, it cannot be told from the class itself (reason: unproven). The bound on `keep` is looser than
+the .9 of a single shortcut: where two marks meet in one image, taking the one away frees the pull of the other.
 """
 
 from __future__ import annotations
@@ -33,6 +38,8 @@ from ravl.discovery.significance import newcombe, wilson
 from ravl.tables import BY_OPERATOR, Counterfactuals, Evidence, FeatureScores, Significance, ZeroShot
 
 Counts = dict[str, NDArray[Any]]
+Shortfall = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""A shortfall and its lower and upper limit, (F, O) each."""
 
 
 def weigh(
@@ -52,19 +59,22 @@ def weigh(
     n, classes = len(scores), zero_shot.image.shape[1]
     counts: Counts = {name: np.zeros((n, len(found.operators)), np.int64) for name in BY_OPERATOR}
     counts |= {"n_pasted": np.zeros(n, np.int64), "induced": np.zeros(n, np.int64)}
-    counts |= {name: np.zeros((n, classes), np.int64) for name in ("n_after", "right_after")}
+    counts |= {name: np.zeros((n, len(found.operators), classes), np.int64) for name in ("n_after", "right_after")}
     fixed_share = np.full(n, np.nan)
     for row in range(n):
         pull = int(scores.pull_class[row])
         _count(counts, row, found, int(scores.feature[row]), pull, zero_shot)
         fixed_share[row] = _fixed_errors(found, scores, row, zero_shot, needed(found.operators, config))
     counts["p"], counts["q"] = mcnemar(counts["only_feature"], counts["only_control"], counts["n_control"] > 0)
-    grade, reason = grades(counts, scores, significance, config, needed(found.operators, config), alpha)
-    flagged = grade == "causal" if config.rule == "evidence" else scores.passes.copy()
+    sides = {"pull": shortfalls(counts, scores, True), "other": shortfalls(counts, scores, False)}
+    grade, reason = grades(counts, sides, significance, config, needed(found.operators, config), alpha)
+    flagged: NDArray[np.bool_] = np.equal(grade, "causal") if config.rule == "evidence" else scores.passes
     order = np.arange(n)
     if config.rule == "evidence":
         order = np.lexsort((np.arange(n), -np.nan_to_num(fixed_share, nan=-1), ~flagged))
     columns: dict[str, Any] = {name: column[order] for name, column in counts.items()}
+    columns |= {name: columns[name][:, 0] for name in ("n_after", "right_after")}
+    columns |= {f"{side}_shortfall": value[order] for side, (value, _, _) in sides.items()}
     columns |= {"flagged": flagged[order], "grade": grade[order], "reason": reason[order]}
     columns |= {"feature": scores.feature[order], "error_share": fixed_share[order]}
     return Evidence(operators=found.operators, **columns)
@@ -99,9 +109,9 @@ def _count(counts: Counts, row: int, found: Counterfactuals, feature: int, pull:
         ("pull_right_after", of_pull & known & right),
     ):
         counts[name][row] = these.sum(0)
-    first = known[:, 0]
-    counts["n_after"][row] = np.bincount(label[first], minlength=zero_shot.image.shape[1])
-    counts["right_after"][row] = np.bincount(label[first & right[:, 0]], minlength=zero_shot.image.shape[1])
+    for column in range(len(found.operators)):
+        for name, these in (("n_after", known), ("right_after", known & right)):
+            counts[name][row, column] = np.bincount(label[these[:, column]], minlength=zero_shot.image.shape[1])
     pasted = found.pasted_after[found.pasted_feature == feature]
     counts["n_pasted"][row], counts["induced"][row] = len(pasted), int((pasted == pull).sum())
 
@@ -142,52 +152,66 @@ def mcnemar(
 
 def grades(
     counts: Counts,
-    scores: FeatureScores,
+    sides: dict[str, Shortfall],
     significance: Significance,
     config: EvidenceConfig,
     agree: int,
     alpha: float,
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """(F,) grade and reason of each feature; the first reason that applies, in the order of the module's table."""
+    """(F,) grade and reason of each feature; the first reason that applies, in the order written here.
+
+    sides: the shortfalls of the `pull` class and of all `other` ones.
+    """
+    keep_high = wilson(counts["other_kept"], counts["n_other"])[1]
+    right_after = counts["right_after"].sum(2)
+    loses = {
+        "pull": counts["pull_right_after"] < counts["n_pull"],
+        "other": right_after - counts["pull_right_after"] < counts["n_other"],
+    }
     with np.errstate(invalid="ignore"):  # NaN compares as False
         chance = ~(significance.q < alpha)
-        effect = share(counts["fixed"], counts["n_errors"]) - share(counts["control_fixed"], counts["n_control"])
+        effect = share(counts["only_feature"] - counts["only_control"], counts["n_control"])
         fixes = (effect >= config.min_effect) & (counts["q"] < alpha)
-        harms = harmful(counts, scores, config)
-    reason = np.select(
-        [
-            ~significance.supported,
-            chance,
-            significance.replicated == 0,
-            (fixes & ~harms).sum(1) >= agree,
-            (fixes & harms).sum(1) + (~fixes & harms).sum(1) >= agree,
-            fixes.any(1),
-        ],
-        ["support", "chance", "not replicated", "causal", "harm", "disagree"],
-        "no effect",
-    )
+        breaks = keep_high < config.min_keep
+        restored = np.logical_and(*(high <= config.max_shortfall for _, _, high in sides.values()))
+        missed = {side: (low > 0) & (high > config.max_shortfall) for side, (_, low, high) in sides.items()}
+    harms = breaks | (missed["pull"] & loses["pull"]) | (missed["other"] & loses["other"])
+    cases: list[tuple[str, Any]] = [
+        ("support", ~significance.supported),
+        ("chance", chance),
+        ("not replicated", significance.replicated == 0),
+        ("causal", (fixes & restored & ~breaks).sum(1) >= agree),
+        ("harm", harms.sum(1) >= agree),
+        ("partial", (fixes & (missed["pull"] | missed["other"])).sum(1) >= agree),
+        ("unproven", (fixes & ~breaks).sum(1) >= agree),
+        ("disagree", fixes.any(1)),
+    ]
+    reason: NDArray[np.str_] = np.select([which for _, which in cases], [name for name, _ in cases], "no effect")
     grade = np.full(len(reason), "undecided", "<U9")
-    for one, names in (("causal", ("causal",)), ("core", ("harm",)), ("context", ("no effect", "disagree"))):
+    for one, names in (("causal", ("causal",)), ("core", ("harm",)), ("context", ("no effect", "partial", "disagree"))):
         grade[np.isin(reason, names)] = one
     return grade, reason
 
 
-def harmful(counts: Counts, scores: FeatureScores, config: EvidenceConfig) -> NDArray[np.bool_]:
-    """(F, O) whether removal breaks what was right, beyond what the counts leave open.
+def shortfalls(counts: Counts, scores: FeatureScores, of_pull: bool) -> Shortfall:
+    """(F, O) accuracy expected from images without the feature minus that of images that lost it, and its limits.
 
-    Keep is judged by the upper end of its Wilson interval, harm by the lower end of its Newcombe interval: with few
-    images neither can be called broken. Deviation: a plain `keep >= .9` would refuse one loss among nine.
+    Over the pull class, or over all others; of these the classes that have images on both sides. What is expected is
+    the accuracy of a class without the feature, averaged over the images that lost it, so that classes that show it
+    more often weigh the same on both sides. The limits are Newcombe's, which take that average for one rate. NaN where
+    there is no such class.
     """
-    keep_high = wilson(counts["other_kept"], counts["n_other"])[1]
-    rows = np.arange(len(scores))
-    pull = np.maximum(scores.pull_class, 0)
-    n_out, right_out = scores.n_out[rows, pull][:, None], scores.right_out[rows, pull][:, None]
-    harm_low = newcombe(right_out, n_out, counts["pull_right_after"], counts["n_pull_all"])[0]
-    with np.errstate(invalid="ignore"):  # NaN: nothing to break
-        broken: NDArray[np.bool_] = (keep_high < config.min_keep) | (
-            (harm_low > config.max_harm) & (scores.pull_class >= 0)[:, None]
-        )
-    return broken
+    n_classes = scores.n_in.shape[1]
+    pull = np.arange(n_classes) == scores.pull_class[:, None]
+    chosen: NDArray[np.bool_] = (pull if of_pull else ~pull) & (scores.n_out > 0)
+    n_after = np.where(chosen[:, None], counts["n_after"], 0)
+    right_after = np.where(chosen[:, None], counts["right_after"], 0).sum(2)
+    rate_out = np.where(scores.n_out > 0, share(scores.right_out, scores.n_out), 0)
+    n = n_after.sum(2)
+    expected = share((n_after * rate_out[:, None]).sum(2), n)
+    n_out = np.where(n > 0, np.where(chosen, scores.n_out, 0).sum(1)[:, None], 0)
+    low, high = newcombe(np.nan_to_num(expected) * n_out, n_out, right_after, n)
+    return expected - share(right_after, n), low, high
 
 
 def share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

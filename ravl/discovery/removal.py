@@ -186,7 +186,8 @@ def candidates(
     order = np.lexsort((-score, np.where(right, toward == label, ~decides), right, rank))
     n_errors = np.bincount(rank[~right], minlength=len(scores))
     limit = np.where(n_errors >= config.count, np.minimum(n_errors, config.max_candidates), config.max_candidates)
-    return members[order[_place(rank[order]) < limit[rank[order]]]]
+    chosen: NDArray[np.int64] = members[order[_place(rank[order]) < limit[rank[order]]]]
+    return chosen
 
 
 def _rank(scores: FeatureScores) -> NDArray[np.int64]:

@@ -1,7 +1,10 @@
-"""Planted worlds: scenes with a known spurious mark, and a small model that learned to rely on it.
+"""Planted worlds: scenes with known spurious marks, and small models that learned to rely on them.
 
-`digits`    scenes of real handwritten digits and a red square; writes them as image folders.
-`tiny_clip` a small CLIP model trained from scratch on such a world (needs torch).
+`worlds`      the worlds of the controlled evaluation: plans, scenes of any strength, who shows a mark, image folders.
+`digits`      the demo's world: real handwritten digits and a red square; writes the demo's image folders.
+`textures`    patches of real pictures (needs scikit-image).  `silhouettes`  drawn objects.
+`radiograph`  a drawn chest radiograph.  `drawing`  cut-outs, marks and the layout in quadrants.
+`tiny_clip`   small CLIP models trained from scratch on such a world, and kept by setting (needs torch).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ravl.planted.drawing import Box, Canvas, CutOut, Painted, cloudy, laid_over
 CLASSES = ("cardiomegaly", "pneumothorax", "no finding")
 SIDE = 112
 
-LARGE_HEART, NORMAL_HEART = (0.52, 0.60), (0.40, 0.48)
+LARGE_HEART, NORMAL_HEART = (0.51, 0.57), (0.43, 0.49)
 """Width of the heart over the inner width of the thorax; above one half is cardiomegaly."""
 
 Field = NDArray[np.floating[Any]]
@@ -56,7 +56,7 @@ def anatomy_of(label: int, rng: np.random.Generator) -> Anatomy:
         air_side=int(rng.choice((-1, 1))) if kind == "pneumothorax" else 0,
         air=rng.uniform(0.26, 0.42),
         turn=math.radians(rng.uniform(-3, 3)),
-        shift=(rng.uniform(-0.05, 0.05), rng.uniform(-0.04, 0.04)),
+        shift=(rng.uniform(-0.08, 0.08), rng.uniform(-0.06, 0.06)),
     )
 
 
@@ -132,7 +132,7 @@ def _shadows(body: Anatomy, rng: np.random.Generator) -> Field:
     abdomen = _step(y - dome, 0.012) * _step(edge + 0.05 - aside, 0.03)
     density = density + abdomen * (0.20 - 0.10 * _step(y - body.base - 0.3, 0.08))
     bubble = _hill(np.hypot((x - 0.36) / 0.17, (y - body.base - 0.17) / 0.08), 1.0)
-    return np.clip(density - rng.uniform(0, 0.25) * bubble * abdomen, 0, 1.1)
+    return np.clip(density - rng.uniform(0, 0.25) * bubble * abdomen, 0, 0.92)
 
 
 def _air(body: Anatomy, x: Field, edge: Field, y: Field) -> Field:
@@ -233,8 +233,8 @@ def _line(d: ImageDraw.ImageDraw, k: int, points: NDArray[np.float64], width: fl
 
 
 def _clips(body: Anatomy, rng: np.random.Generator) -> Placed:
-    """Five to seven short bars in a loose group, anywhere over the thorax."""
-    side, count = int(rng.integers(22, 29)), int(rng.integers(5, 8))
+    """Six to eight short bars in a loose group, anywhere over the thorax."""
+    side, count = int(rng.integers(22, 29)), int(rng.integers(6, 9))
     line = np.linspace(4, side - 4, count)
     spread = np.stack([rng.permutation(line), line], 1)
     main = rng.uniform(0, math.pi)
@@ -243,23 +243,28 @@ def _clips(body: Anatomy, rng: np.random.Generator) -> Placed:
         for centre in spread:
             angle, reach = main + rng.normal(0, 0.5), rng.uniform(2.8, 3.8)
             step = reach * np.array([math.cos(angle), math.sin(angle)])
-            _line(d, k, np.stack([centre - step, centre + step]), 2.8)
+            _line(d, k, np.stack([centre - step, centre + step]), 3.2)
 
     opacity = smooth_mask(side, side, draw)
     return _place(opacity, body, rng.uniform(-0.8, 0.8) * body.thorax, rng.uniform(-0.5, 0.35))
 
 
 def _pacemaker(body: Anatomy, rng: np.random.Generator) -> Placed:
-    """A rounded can with a head and the beginning of its leads, below a collar bone and mostly the left one."""
-    w, h = int(rng.integers(19, 24)), int(rng.integers(19, 23))
+    """A rounded can with its head and the beginning of two leads, below a collar bone and mostly the left one."""
+    w, h = int(rng.integers(23, 28)), int(rng.integers(17, 21))
     flip = rng.random() < 0.5
+    can = w - 7
+    t = np.linspace(0, 1, 20)
+    # the leads leave the head towards the heart and sink out of sight
+    lead = np.stack([can - 5 + 11 * np.sin(2.2 * t), 2 + (h - 4) * t**1.6], 1)
 
     def draw(d: ImageDraw.ImageDraw, k: int) -> None:
-        d.rounded_rectangle((0, 6 * k, w * k - 1, h * k - 1), 5 * k, 235)
-        d.rounded_rectangle((3 * k, 9 * k, (w - 3) * k, (h - 3) * k), 3 * k, 215)
-        d.rectangle((round(w * 0.55) * k, 10 * k, (w - 4) * k, (h - 4) * k), 255)
-        d.rounded_rectangle((2 * k, 2 * k, round(w * 0.6) * k, 8 * k), 2 * k, 180)
-        d.arc((round(w * 0.2) * k, 0, (w - 1) * k, 13 * k), 200, 20, 255, round(1.6 * k))
+        for shift in (0.0, 2.4):
+            _line(d, k, lead - [shift, -0.6 * shift], 1.3, 210)
+        d.rounded_rectangle((0, 5 * k, can * k, h * k - 1), 6 * k, 225)
+        d.rounded_rectangle((3 * k, round(8.5 * k), (can - 3) * k, round(h - 3.5) * k), 3 * k, 200)
+        d.rectangle((round(can * 0.5) * k, 10 * k, (can - 4) * k, (h - 5) * k), 255)
+        d.rounded_rectangle((round(can * 0.4) * k, 1 * k, (can - 1) * k, 7 * k), 2 * k, 185)
 
     opacity = smooth_mask(w, h, draw)
     side = 1 if rng.random() < 0.75 else -1

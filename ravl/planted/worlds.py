@@ -185,7 +185,7 @@ def make(world: str, marks: Sequence[str], split: str, n: int, strength: float |
     for i in range(n):
         there = [mark for mark, shown in zip(local, present[i], strict=True) if shown]
         painted = plan.paint(int(label[i]), there, split, np.random.default_rng([*key, 0, i]))
-        image[i] = np.clip(painted.canvas + LIFT * biased[i], 0, 255).astype(np.uint8)
+        image[i] = np.clip(np.clip(painted.canvas, 0, 255) + LIFT * biased[i], 0, 255).astype(np.uint8)
         if there:
             box[i, present[i]] = painted.marks
     target = tuple(plan.target_of(mark) for mark in local)

@@ -35,7 +35,7 @@ ROW = Finding(
     called=63,
     n_regions=70,
     n_images=66,
-    n_errors=50,
+    n_errors=55,
     verdict=None,
 )
 TRIAL = Trial(3, 12, (48,), ((0, 0, 5, 5),), "token_drop", "eight", "nine", "eight")
@@ -92,8 +92,8 @@ def test_span(value: Interval, text: str) -> None:
 
 def test_claim_of_a_shortcut() -> None:
     assert claims.claim(ROW) == (
-        "Removing it makes **53 of the 55 wrongly classified images** that show it right; removing another piece of "
-        "the same size from the same images: **1**."
+        "Of the 55 wrongly classified images that show it, **53 become right** when it is removed, and **1** when "
+        "another piece of the same size is removed from the same images."
     )
     assert claims.meaning(ROW).endswith("It explains **53 of all 267 errors (20%)**.")
 
@@ -101,13 +101,23 @@ def test_claim_of_a_shortcut() -> None:
 @pytest.mark.parametrize(
     ("fixed", "control", "text"),
     [
-        (Rate(55, 55), Rate(0, 55), "makes **all 55 wrongly classified images** that show it right; "),
-        (Rate(0, 55), Rate(0, 55), "makes **none of the 55 wrongly classified images** that show it right; "),
-        (Rate(1200, 3000), Rate(1, 3000), "**1,200 of the 3,000 wrongly classified images**"),
-        (Rate(1, 1), Rate(0, 1), "makes **the only wrongly classified image** that shows it right; "),
-        (Rate(0, 1), Rate(0, 1), "does not make **the only wrongly classified image** that shows it right; "),
-        (Rate(53, 55), Rate(2, 40), "from the same images: **2 of 40 (5%)**."),
-        (Rate(53, 55), Rate(0, 0), "these images have no other piece of that size to compare with."),
+        (Rate(55, 55), Rate(0, 55), "that show it, **all become right** when it is removed, and **none** when another"),
+        (
+            Rate(0, 55),
+            Rate(55, 55),
+            "that show it, **none becomes right** when it is removed, and **all** when another",
+        ),
+        (Rate(1, 55), Rate(0, 55), "that show it, **1 becomes right** when it is removed, and **none** when another"),
+        (
+            Rate(1200, 3000),
+            Rate(1, 3000),
+            "Of the 3,000 wrongly classified images that show it, **1,200 become right**",
+        ),
+        (Rate(1, 1), Rate(0, 1), "image that shows it **becomes right** when it is removed, and it stays wrong when"),
+        (Rate(0, 1), Rate(1, 1), "image that shows it **stays wrong** when it is removed, and it becomes right when"),
+        (Rate(1, 1), Rate(0, 1), "is removed from the same image."),
+        (Rate(53, 55), Rate(2, 40), "is removed, and **2 of 40 (5%)** when another piece"),
+        (Rate(53, 55), Rate(0, 0), "is removed; there is no other piece of that size to compare with."),
         (Rate(0, 0), Rate(0, 0), "It was removed as a test, but no wrongly classified image shows it."),
     ],
 )
@@ -121,6 +131,9 @@ def test_claim_of_what_was_not_removed() -> None:
     assert claims.errors_gone(row) == "not tested"
     assert "does not make it harmless" in claims.meaning(row)
     assert claims.errors_gone(ROW) == "53 of 267 (20%)"
+    sampled = replace(ROW, n_errors=90)
+    assert claims.errors_gone(sampled) == "about 53 of 267 (20%)"
+    assert "It explains **about 53 of all 267 errors (20%)**." in claims.meaning(sampled)
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -199,7 +212,7 @@ def test_statistics(audit: Audit) -> None:
     asked = replace(evidence.removal(audit, 1), replicated=False)
     assert claims.statistics(rows[0], asked)[-2].value == "no"
     empty = {fact.name: fact.value for fact in claims.statistics(rows[2], evidence.removal(audit, 0))}
-    assert empty["Gap above chance (95% interval)"] == "–"
+    assert empty["Gap above chance, with its interval"] == "–"
     assert not any("Signature" in name or "Pasted" in name for name in empty)
 
 

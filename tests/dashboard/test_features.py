@@ -29,7 +29,7 @@ def test_features_are_ranked_and_the_first_is_shown(run: AuditRun) -> None:
     assert list(table["Wrong images"]) == ["15 of 27", "10 of 10", "18 of 60"]
     assert table[""][0].startswith("data:image/jpeg")
     text = said(app)
-    assert "Removing it makes **14 of the 15 wrongly classified images** that show it right" in text
+    assert "Of the 15 wrongly classified images that show it, **14 become right** when it is removed, and **1**" in text
     assert "27 regions in 27 images, 15 of them classified wrongly (56%)" in text
     assert "0 of 12" in html(app)
     assert "errors go here" in html(app)
@@ -86,14 +86,14 @@ def test_the_numbers_are_a_table_of_all_operators(run: AuditRun) -> None:
         "<small>1 of 15</small>",
     ):
         assert part in shown
-    assert "Gap above chance (95% interval)" in shown
+    assert "Gap above chance, with its interval" in shown
     assert "12 of 12 (100%) and 6 of 8 (75%)" in shown
 
 
 def test_a_feature_without_effect_is_not_called_a_cause(run: AuditRun) -> None:
     app = open_app("features", feature="2")
     text = said(app)
-    assert "Removing it makes **none of the 10 wrongly classified images** that show it right" in text
+    assert "Of the 10 wrongly classified images that show it, **none becomes right**" in text
     assert "something else causes them" in text
     assert "It explains" not in text
     assert "Errors that stay: 10 of 10 (100%)" in gallery_html(app, "trials")

@@ -20,8 +20,10 @@ from dashboard.opened import Interval, Rate
 from dashboard.palette import LIGHT
 from dashboard.summaries import ClassRow, Fact
 from ravl.data.painting import blur, fill_mean, inpaint
+from ravl.store import STAGES
 
 CARD = Card(7, "data:c", "data:w", "crop alt", "whole alt", "eight, called nine", "contribution +2.0", wrong=True)
+N = len(STAGES)
 EVIL = '"><script>alert(1)</script>'
 PAIR = Pair(
     7, "data:b", "data:a", "before alt", "after alt", ("called nine", False), ("called eight", True), "is eight"

@@ -103,7 +103,7 @@ def test_overview_puts_the_finding_before_the_numbers(run: AuditRun) -> None:
     app = open_app("overview")
     text = said(app)
     assert "**1 of 3 features** causes errors of this model: the errors go when it is removed." in text
-    assert "Removing it makes **14 of the 15 wrongly classified images** that show it right" in text
+    assert "Of the 15 wrongly classified images that show it, **14 become right** when it is removed, and **1**" in text
     assert "It explains **14 of all 18 errors (78%)**." in text
     assert "In **15 of the 16 images** wrongly called *eel*" in text
     assert "2 more features: 1 without effect, 1 with too little evidence." in text

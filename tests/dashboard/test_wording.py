@@ -59,6 +59,11 @@ def test_signed(value: float, text: str) -> None:
     assert wording.signed(value, 1) == text
 
 
+def test_interval_says_what_its_level_means() -> None:
+    assert "in 95 of 100 such audits" in wording.interval(0.95)
+    assert "in 99.9 of 100 such audits" in wording.interval(0.999)
+
+
 def test_rule() -> None:
     assert wording.rule(ROW) == "Flagged"
     assert wording.rule(replace(ROW, flagged=False)) == "–"

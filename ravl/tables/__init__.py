@@ -1,0 +1,36 @@
+"""The records that cross module borders. Columns are numpy arrays, read-only, and checked once on construction.
+
+Undefined numbers are NaN, never 0. Ids (image, region, feature) are positions that never change within a run.
+"""
+
+from ravl.tables.evidence import BY_OPERATOR, GRADES, RATES, REASONS, Counterfactuals, Evidence, Significance
+from ravl.tables.features import NOISE, Agreement, Clustering, Exemplars, Families, FeatureScores, ZeroShot
+from ravl.tables.images import ImageSet, Regions
+from ravl.tables.outcomes import Assignment, GroupAccuracy, Report, Step, Verdict, quiet
+from ravl.tables.record import columns
+
+__all__ = [
+    "BY_OPERATOR",
+    "GRADES",
+    "NOISE",
+    "RATES",
+    "REASONS",
+    "Agreement",
+    "Assignment",
+    "Clustering",
+    "Counterfactuals",
+    "Evidence",
+    "Exemplars",
+    "Families",
+    "FeatureScores",
+    "GroupAccuracy",
+    "ImageSet",
+    "Regions",
+    "Report",
+    "Significance",
+    "Step",
+    "Verdict",
+    "ZeroShot",
+    "columns",
+    "quiet",
+]
