@@ -31,9 +31,9 @@ MEANS = {
     "harm": "Right answers go with it too, so it seems to be part of what the model recognises.",
     "no effect": "Images that show it are classified differently, but their errors stay when it is removed: "
     "something else causes them.",
-    "partial": "Some errors go when it is removed, but the images are still recognised less than those that never had it: "
-    "something beyond this feature is at fault, such as a property of the whole image.",
-    "unproven": "Errors go when it is removed, but too few images of the class lack it to tell it from the class itself.",
+    "partial": "Some errors go when it is removed, but the images are still recognised less than those that never had "
+    "it: something beyond this feature is at fault, such as a property of the whole image.",
+    "unproven": "Errors go when it is removed, but too few images of the class lack it to tell it from the class.",
     "disagree": "The ways of removing it disagree, so nothing can be said for sure.",
     "support": "There are too few images with it or without it, or too few errors, for a conclusion. "
     "That does not make it harmless.",
