@@ -253,9 +253,9 @@ class EvidenceConfig:
     )
     agree: int = option(2, "operators that must agree (all of them, where a model has fewer)", low=1, high=5)
     min_effect: float = option(0.2, "share of errors that removal must fix beyond the control", low=0, high=1)
-    min_keep: float = option(0.8, "share of right answers of other classes that must survive removal", low=0, high=1)
+    min_keep: float = option(0.6, "share of right answers of other classes that must survive removal", low=0, high=1)
     max_shortfall: float = option(
-        0.3,
+        0.35,
         "accuracy that images which lost the feature may lack (upper limit) against those without it",
         low=0,
         high=1,

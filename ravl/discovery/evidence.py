@@ -21,8 +21,9 @@ Deviation: Varma et al. 2024 have no such test. The shortfall says what removing
 ordinary image of its class behind, one that is recognised as well as those that never had it. Errors alone do not show
 that. Where an empty image already looks like one class, taking a misread object away "fixes" its errors, and where the
 whole image is at fault, taking any part of it away fixes some (reason: partial). Where hardly any image of the pull
-class lacks the feature, it cannot be told from the class itself (reason: unproven). The bound on `keep` is looser than
-the .9 of a single shortcut: where two marks meet in one image, taking the one away frees the pull of the other.
+class lacks the feature, it cannot be told from the class itself (reason: unproven). The bound on `keep` is loose,
+since a mark can also hold up right answers: where it pulls to two classes, or where taking it away frees the pull of
+another mark in the same image.
 """
 
 from __future__ import annotations
