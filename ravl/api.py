@@ -89,6 +89,7 @@ def mitigate(
     steps: int = 300,
     batch_size: int = 128,
     lr: float | None = None,
+    families: str = "auto",
     seed: int = 0,
     name: str | None = None,
     device: str = "auto",
@@ -115,7 +116,13 @@ def mitigate(
             f"--features must be ids of {run.id}, got {unknown[0]}. There are {len(known)}: 0 .. {len(known) - 1}."
         )
     config = MitigationConfig(
-        method=method, steps=steps, batch_size=batch_size, lr=lr, features=tuple(sorted(chosen)), seed=seed
+        method=method,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        families=families,
+        features=tuple(sorted(chosen)),
+        seed=seed,
     )
     train_path = Path(images).expanduser().resolve()
     test_path = None if test is None else Path(test).expanduser().resolve()

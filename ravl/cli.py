@@ -180,6 +180,7 @@ def mitigate(options: argparse.Namespace) -> int:
             steps=options.steps,
             batch_size=options.batch_size,
             lr=options.lr,
+            families=options.families,
             seed=options.seed,
             name=options.name,
             device=options.device,
@@ -428,6 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     for flag, field, kind in (("--steps", "steps", int), ("--batch-size", "batch_size", int), ("--lr", "lr", float)):
         default = MitigationConfig.__dataclass_fields__[field].default
         sub.add_argument(flag, type=kind, default=default, help=_help(MitigationConfig, field))
+    choice(sub, "--families", MitigationConfig, "families")
     sub.add_argument("--seed", type=int, default=0, help=_help(MitigationConfig, "seed"))
     sub.add_argument("--name", help="what the result is called (default: method and digest of the settings)")
 

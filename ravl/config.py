@@ -341,6 +341,12 @@ class MitigationConfig:
     exchange: float = option(
         0.5, "ravl only: probability that a spurious region is removed, or pasted in", low=0, high=1
     )
+    families: str = option(
+        "auto",
+        "which clusters of a feature are treated; all: every one; top: the one of most regions, the others count as "
+        "relevant, as in the paper; auto: top for paper, else all",
+        choices=("auto", "all", "top"),
+    )
     evaluate_every: int = option(50, "steps between evaluations and checkpoints", low=1)
     features: tuple[int, ...] = option((), "feature ids that are treated as spurious")
     seed: int = option(0, "seed of every random choice", low=0, high=2**31 - 1)

@@ -88,11 +88,27 @@ def _joined(titles: list[str]) -> str:
     return titles[0] if len(titles) == 1 else "any of " + ", ".join(titles)
 
 
+def worst_groups(groups: GroupAccuracy, min_count: int = MIN_COUNT) -> list[int]:
+    """Rows of the groups that could be the worst, worst first; the first is `groups.worst(min_count)`.
+
+    Groups by features and groups by the set's own columns hold the same images: only those of the worst one's sort are
+    ranked, so that the second is not the worst under another name. Empty without groups.
+    """
+    worst = groups.worst(min_count)
+    if worst is None:
+        return []
+    least = min(min_count, int(groups.n[worst]))  # smaller than min_count where no group is that large
+    rows = np.flatnonzero((groups.kind == "group") & (groups.n >= least))
+    rows = rows[(groups.present[rows] >= 0) == (groups.present[worst] >= 0)]
+    order = rows[np.argsort(groups.accuracy[rows], kind="stable")].tolist()
+    return [worst, *(row for row in order if row != worst)]
+
+
 def as_document(groups: GroupAccuracy) -> dict[str, Any]:
     """The accuracies as strict JSON; an empty group's accuracy is null.
 
-    Keys: overall; worst_group {name, accuracy, n} or null; per_class {name: {accuracy, n}}; per_feature {name: {with,
-    without: {accuracy, n}}}; groups [{name, accuracy, n}].
+    Keys: overall; worst_group, second_worst_group {name, accuracy, n} or null; per_class {name: {accuracy, n}};
+    per_feature {name: {with, without: {accuracy, n}}}; groups [{name, accuracy, n}].
     """
     accuracy = groups.accuracy
 
@@ -103,14 +119,15 @@ def as_document(groups: GroupAccuracy) -> dict[str, Any]:
     def rows(kind: str) -> list[int]:
         return [int(row) for row in np.flatnonzero(groups.kind == kind)]
 
-    worst = groups.worst(MIN_COUNT)
+    worst = [{"name": str(groups.name[row]), **entry(row)} for row in worst_groups(groups)[:2]]
     per_feature: dict[str, dict[str, Any]] = {}
     for row in rows("feature"):
         side = "with" if groups.present[row] == 1 else "without"
         per_feature.setdefault(str(groups.name[row]).removeprefix(f"{side} "), {})[side] = entry(row)
     return {
         "overall": entry(rows("overall")[0])["accuracy"],
-        "worst_group": None if worst is None else {"name": str(groups.name[worst]), **entry(worst)},
+        "worst_group": worst[0] if worst else None,
+        "second_worst_group": worst[1] if len(worst) > 1 else None,
         "per_class": {str(groups.name[row]): entry(row) for row in rows("class")},
         "per_feature": per_feature,
         "groups": [{"name": str(groups.name[row]), **entry(row)} for row in rows("group")],

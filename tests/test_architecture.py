@@ -54,6 +54,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # 4  fine-tuning
     "ravl.mitigation.loss": ("torch", "torch.*"),
     "ravl.mitigation.exchange": (*RECORDS, "ravl.data.painting", "PIL"),
+    "ravl.mitigation.comparison": (*RECORDS, "ravl.evaluation", "ravl.discovery.significance"),
     "ravl.mitigation*": (
         *("ravl.mitigation.*", *RECORDS, *TORCH, "ravl.data", "ravl.evaluation", "ravl.store"),
         *("ravl.vlm.transformers_clip", "PIL"),

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl.evaluation import as_document, group_accuracy
-from ravl.tables import GroupAccuracy
+from ravl.discovery.significance import newcombe, wilson
+from ravl.evaluation import as_document, group_accuracy, worst_groups
+from ravl.mitigation.comparison import Answers, TestSet, Treated, document, paired_interval
+from ravl.tables import GroupAccuracy, ImageSet, Regions
 
 CLASSES = ("cat", "dog", "eel")
 Expected = dict[str, tuple[str, int, int, int, int, int]]
@@ -132,6 +134,24 @@ def test_the_worst_group_needs_enough_images() -> None:
     assert as_document(few)["worst_group"] == {"name": "dog with red square", "accuracy": 0.0, "n": 4}
 
 
+def test_the_second_worst_group_is_another_one() -> None:
+    """A group column that says the same as the feature gives the worst group a second name."""
+    label = np.repeat([0, 1], 30)
+    mark = np.tile(np.repeat([True, False], 15), 2)
+    wrong = np.concatenate([np.arange(15) < k for k in (2, 5, 12, 9)])
+    predicted = np.where(wrong, 1 - label, label)
+    site = np.where(mark, "A", "B")
+    for columns in ({}, {"site": site}):
+        found = group_accuracy(predicted, label, ("cat", "dog"), {0: mark}, {0: "clip"}, columns)
+        shown = as_document(found)
+        assert shown["worst_group"] == {"name": "dog with clip", "accuracy": 0.2, "n": 15}
+        assert shown["second_worst_group"] == {"name": "dog without clip", "accuracy": 0.4, "n": 15}
+        assert worst_groups(found)[0] == found.worst()
+        assert len(worst_groups(found)) == 4
+    only = group_accuracy(np.zeros(3, int), np.zeros(3, int), ("cat",), {}, {}, {})
+    assert as_document(only)["second_worst_group"] is None
+
+
 def test_the_document_is_strict_json() -> None:
     document = as_document(small())
     assert document == json.loads(json.dumps(document, allow_nan=False))
@@ -186,3 +206,102 @@ def test_columns_that_do_not_fit(change: dict[str, object], message: str) -> Non
     given_: dict[str, object] = {"predicted": [0, 0], "label": [0, 1], "present": {}, "groups": {}} | change
     with pytest.raises(ValueError, match=message):
         group_accuracy(class_names=CLASSES, feature_names={}, **given_)  # type: ignore[arg-type]
+
+
+# --- before and after ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "limits"),
+    [((20, 12, 2, 16), (0.0562, 0.3292)), ((36, 12, 2, 0), (0.0569, 0.3404)), ((1, 1, 7, 12), (-0.5069, -0.0256))],
+)
+def test_paired_intervals_are_the_published_ones(cells: tuple[int, ...], limits: tuple[float, float]) -> None:
+    """Examples of Newcombe (1998), and the data of Bentur et al. (2009). Cells: both, first, second, neither."""
+    both, first, second, _ = cells
+    n = sum(cells)
+    assert paired_interval(both, second, first, n) == pytest.approx(limits, abs=5e-5)
+    assert paired_interval(both, first, second, n) == pytest.approx((-limits[1], -limits[0]), abs=5e-5)
+
+
+@given(st.tuples(*[st.integers(0, 30)] * 4))
+def test_a_paired_interval_holds_the_change_and_is_no_wider_than_the_other_one(cells: tuple[int, ...]) -> None:
+    both, before, after, neither = cells
+    n = sum(cells)
+    low, high = paired_interval(both, before, after, n)
+    if not n:
+        assert math.isnan(low)
+        return
+    assert -1 <= low <= (after - before) / n <= high <= 1
+    if both * neither >= before * after:  # people who are right twice, or wrong twice, are not new evidence
+        one = newcombe(np.array(both + after), np.array(n), np.array(both + before), np.array(n))
+        assert one[0] - 1e-9 <= low <= high <= one[1] + 1e-9
+
+
+def test_paired_intervals_cover() -> None:
+    rng = np.random.default_rng(0)
+    cells = np.array([0.5, 0.1, 0.25, 0.15])
+    drawn = rng.multinomial(80, cells, size=1000)
+    held = [low <= 0.15 <= high for low, high in (paired_interval(*row[:3].tolist(), 80) for row in drawn)]
+    assert 0.93 <= np.mean(held) <= 0.98
+
+
+def compared() -> tuple[TestSet, Answers, Answers]:
+    """Eight images of two classes with two regions each. The clip (feature 3) is on images 0, 4, 5 and 6."""
+    label = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    size = np.full((8, 2), 10)
+    images = ImageSet("/", np.array([f"{i}.png" for i in range(8)]), label, size, ("cat", "dog"), fingerprint="f")
+    regions = Regions(np.repeat(np.arange(8), 2), np.tile([0, 0, 5, 5], (16, 1)), np.tile([0, 1], 8), 8)
+    feature = np.full(16, -1)
+    feature[[0, 8, 10, 12]] = 3
+    feature[1] = 7  # a feature that is not treated
+    test = TestSet(images, regions, feature, {3: Treated("clip", 0, "spurious", "Ada")})
+    said = np.tile([0, 1], 8)
+    before = Answers(np.array([0, 0, 0, 1, 0, 0, 1, 1]), said)
+    after = Answers(np.array([0, 1, 1, 0, 1, 1, 0, 1]), np.repeat(label, 2))
+    return test, before, after
+
+
+def test_the_comparison_counts_what_changed() -> None:
+    test, before, after = compared()
+    found = json.loads(json.dumps(document(test, before, after), allow_nan=False))
+    assert found["images"] == {"became_right": 3, "became_wrong": 3}
+    assert (found["before"]["overall"], found["after"]["overall"]) == (5 / 8, 5 / 8)
+    (clip,) = found["features"]
+    assert (clip["name"], clip["pull_class"], clip["reviewer"]) == ("clip", "cat", "Ada")
+    assert (clip["fixed"]["count"], clip["fixed"]["n"]) == (2, 2)  # images 4 and 5
+    assert (clip["broken"]["count"], clip["broken"]["n"]) == (1, 2)  # of images 0 and 6, the last
+    for when, with_it in (("before", (2, 3)), ("after", (1, 3))):
+        rates = clip["pull_rate"][when]
+        assert (rates["with"]["count"], rates["with"]["n"]) == with_it  # of the dogs with the clip, called cat
+        assert (rates["without"]["count"], rates["without"]["n"]) == (0, 1)
+        limits = newcombe(np.array(with_it[0]), np.array(3), np.array(0), np.array(1))
+        assert rates["interval"] == pytest.approx(limits, abs=1e-6)
+        assert rates["with"]["interval"] == pytest.approx(wilson(np.array(with_it[0]), np.array(3)), abs=1e-6)
+    free = found["without_features"]
+    assert (free["before"]["count"], free["after"]["count"], free["n"]) == (3, 2, 4)  # images 1, 2, 3 and 7
+    assert free["interval"] == pytest.approx(paired_interval(1, 2, 1, 4), abs=1e-6)
+    # relevant are the 12 regions that are not the clip; before, the second region of each says dog
+    assert found["regions"] == {"n": 12, "before": round((3 + 4) / 12, 6), "after": 1.0}
+
+
+def test_what_got_worse_comes_first() -> None:
+    found = document(*compared())
+    changes = [row["change"] for row in found["changes"] if row["change"] is not None]
+    assert changes == sorted(changes)
+    assert changes[0] < 0 < changes[-1]
+    whole = next(row for row in found["changes"] if row["kind"] == "overall")
+    assert whole["interval"] == pytest.approx(paired_interval(2, 3, 3, 8), abs=1e-6)
+    assert whole["before"]["interval"] == pytest.approx(wilson(np.array(5), np.array(8)), abs=1e-6)
+
+
+def test_nothing_to_compare_is_null() -> None:
+    test, before, _ = compared()
+    bare = TestSet(test.images, test.regions, np.full(16, 3), {3: Treated("", -1), 9: Treated("never seen", 1)})
+    found = json.loads(json.dumps(document(bare, before, before), allow_nan=False))
+    everywhere, nowhere = found["features"]
+    assert everywhere["pull_class"] is everywhere["pull_rate"] is None
+    assert nowhere["fixed"] == {"n": 0, "count": 0, "rate": None, "interval": [None, None]}
+    assert nowhere["pull_rate"]["before"]["with"]["rate"] is nowhere["pull_rate"]["before"]["difference"] is None
+    assert found["without_features"]["change"] is None
+    assert found["regions"] == {"n": 0, "before": None, "after": None}
+    assert all(row["change"] in (0, None) for row in found["changes"])

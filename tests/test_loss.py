@@ -202,6 +202,26 @@ def test_small_temperatures_and_extreme_cosines_stay_finite(dtype: torch.dtype) 
             assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("tau", [0.01, 0.07])
+def test_half_precision_under_autocast_stays_finite_and_close(tau: float) -> None:
+    """bfloat16 vectors, as the model gives them under autocast: the losses themselves are computed in float32."""
+    given = batch(11, images=8) | {"tau": tau}
+    exact = {k: given[k].to(torch.bfloat16).double() for k in ("region", "class_text")}  # the same rounded vectors
+    half = {k: given[k].to(torch.bfloat16).requires_grad_() for k in ("region", "class_text")}
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = region_losses(**given | half)
+        contrast = contrastive_loss(half["region"][:4], half["region"][4:8], None, 1 / tau)
+    want = region_losses(**given | exact)
+    for got, expected in zip((*losses, contrast), (*want, None), strict=True):
+        assert got.dtype == torch.float32
+        assert got.isfinite()
+        assert expected is None or float(got.detach()) == pytest.approx(float(expected), rel=1e-4)
+    (losses[0] + losses[1] + contrast).backward()
+    for name, vectors in half.items():
+        assert vectors.grad is not None, name
+        assert vectors.grad.isfinite().all()
+
+
 def test_the_order_of_images_regions_and_classes_means_nothing() -> None:
     given = batch(3, images=7)
     base = torch.stack(region_losses(**given))

@@ -319,6 +319,11 @@ def test_unknown_settings_are_refused(arguments, message):
         make(*arguments)
 
 
+def test_an_unknown_architecture_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="architecture must be one of vit14"):
+        cached_model(tmp_path, "pairs", "resnet", (), 0, 103)
+
+
 def test_captions_and_prompts_are_different_texts():
     for plan in WORLDS.values():
         assert len(set(plan.captions)) == len(set(plan.prompts)) == 4

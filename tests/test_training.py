@@ -631,6 +631,28 @@ def test_the_loss_of_a_batch_is_put_together_from_its_parts(lab: Lab, encoder: s
     assert [float(v) for v in vars(got).values()] == pytest.approx([float(v) for v in want], rel=1e-4)
 
 
+def test_at_lambda_one_the_loss_and_its_gradient_are_those_of_clip(lab: Lab) -> None:
+    """Every image with a caption of its own: transformers' own loss of the same model on the same pairs."""
+    own = np.array([f"{caption} {i}" for i, caption in enumerate(lab.data.caption)])
+    data = replace(lab.data, caption=own, images=replace(lab.data.images, caption=own))
+    vlm, config = small_clip(), replace(CONFIG, method="paper", contrastive_weight=1.0)
+    weights = training.trainable(vlm)
+    made = Batches(vlm, data, config)
+    batch = made.make(0)
+    captions = training._caption_vectors(vlm, made.captions)
+    parts = training._loss(vlm, batch, data, torch.from_numpy(lab.text), captions, config)
+    got = torch.autograd.grad(parts.total, list(weights.values()), allow_unused=True)
+
+    tokens = vlm._tokenizer(made.captions[batch.caption].tolist(), padding=True, return_tensors="pt")
+    whole = vlm.module(**tokens, pixel_values=batch.pixels, return_loss=True).loss
+    want = torch.autograd.grad(whole, list(weights.values()), allow_unused=True)
+    assert parts.total.item() == pytest.approx(whole.item(), rel=1e-5)
+    assert parts.relevant.item() > 0 < parts.spurious.item()
+    for name, a, b in zip(weights, got, want, strict=True):
+        assert (a is None) == (b is None), name
+        assert a is None or torch.allclose(a, b, rtol=1e-3, atol=1e-5), name
+
+
 def test_checkpoints_hold_no_pickle_and_tell_where_they_are(unbroken: tuple[int, Any, MitigationFolder]) -> None:
     folder = unbroken[2].checkpoint
     assert all(path.suffix == ".safetensors" for path in folder.iterdir())

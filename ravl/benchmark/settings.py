@@ -27,7 +27,7 @@ FIRST_MARK = {
 """The mark of each world's single-mark settings. `pairs` has two classes, and a small mark aligned to no grid."""
 
 ARCHITECTURE = {
-    **dict.fromkeys(("digits", "textures", "silhouettes"), "vit14"),
+    **{"digits": "vit12", "silhouettes": "vit12", "textures": "vit8"},
     **dict.fromkeys(("radiograph", "pairs"), "vit7"),  # smaller patches, for their smaller regions
 }
 """The model of each world (see `ravl.planted.tiny_clip`)."""

@@ -3,6 +3,8 @@
 Letters: B images of a batch, n regions of all its images, Y classes, D dimensions, tau temperature. All vectors are
 unit. sigma(r, y) = exp(cos(r, text_y) / tau) and sigma_m(A, y) = max over r in A of sigma(r, y). Everything is computed
 as logits and logsumexp, so nothing overflows at small temperatures; rows that take no part are left out before it.
+Vectors of half precision are taken to float32 first, also under autocast: at tau = 0.01 the rounding of a bfloat16
+cosine is a factor of 1.5 of sigma.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def contrastive_loss(image: Tensor, text: Tensor, label: Tensor | None, logit_sc
     would be negatives; a label of -1 (the caption names no class) is a positive of itself alone.
     Deviation: CLIP itself knows no labels; with `label=None` this is its loss.
     """
-    logits = logit_scale * image @ text.T
+    logits = logit_scale * _cosines(image, text)
     same = torch.eye(len(image), dtype=torch.bool, device=image.device)
     if label is not None:
         same = same | ((label[:, None] == label) & (label >= 0)[:, None])
@@ -68,11 +70,11 @@ def region_losses(
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be mean or sum, got {reduction!r}.")
-    logits = region @ class_text.T / tau
+    logits = _cosines(region, class_text) / tau
     relevant = ~spurious & (label[image_of] >= 0)
     members, row_of = torch.unique(image_of[relevant], return_inverse=True)
     if not len(members):
-        nothing = region.sum() * 0
+        nothing = logits.sum() * 0
         return nothing, nothing
     # (P, Y): log sigma_m(R_i^r, y) of the P images that take part
     best = logits.new_full((len(members), logits.shape[1]), -torch.inf)
@@ -99,3 +101,11 @@ def region_losses(
 def combine(contrastive: Tensor, relevant: Tensor, spurious: Tensor, weight: float) -> LossParts:
     """L = lambda L_CL + (1 - lambda) (L_R + L_A), with lambda = `weight` in [0, 1] (Varma et al. 2024)."""
     return LossParts(weight * contrastive + (1 - weight) * (relevant + spurious), contrastive, relevant, spurious)
+
+
+def _cosines(left: Tensor, right: Tensor) -> Tensor:
+    """(n, m) products of unit vectors (n, D) and (m, D), in float32 or float64."""
+    half = (torch.float16, torch.bfloat16)
+    left, right = (side.float() if side.dtype in half else side for side in (left, right))
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right.T

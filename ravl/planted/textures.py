@@ -28,10 +28,8 @@ _MIN_CONTRAST = 8.0
 @cache
 def _picture(name: str) -> NDArray[np.uint8]:
     """(h, w) grey picture under even light, longer side across."""
-    try:
-        from skimage import data
-    except ImportError as missing:
-        raise ImportError("the planted worlds of textures need scikit-image: pip install scikit-image") from missing
+    from skimage import data
+
     grey = Image.fromarray(getattr(data, _SOURCES.get(name, name))()).convert("L")
     grey.thumbnail((512, 512), Image.Resampling.LANCZOS)
     # the light falls from one side; without that the splits' parts would differ in brightness

@@ -34,7 +34,7 @@ _DIGITS = WORLDS["digits"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A vision tower: pixels of the side it sees and of a patch, layers, width, and how it is trained by default."""
+    """A vision tower: pixels of the side it sees and of a patch's side, layers, width, attention heads."""
 
     side: int
     patch: int
@@ -71,9 +71,9 @@ class Recipe:
 
 DEMO_RECIPE = Recipe(steps=1600, batch=128, rate=1e-3)
 
-_FAST = Recipe(steps=450, batch=64, rate=2e-3, warm_up=0.15, beta=0.98, cycle_momentum=False, clip=1.0)
+_FAST = Recipe(steps=450, batch=64, rate=1.2e-3, warm_up=0.15, beta=0.98, cycle_momentum=False, clip=1.0)
 RECIPES = {
-    "vit14": replace(_FAST, steps=550),
+    "vit14": replace(_FAST, steps=500, rate=1e-3),
     "vit12": _FAST,
     "vit8": replace(_FAST, steps=600),
     "vit7": replace(_FAST, steps=500, batch=48),
@@ -96,9 +96,7 @@ def build(seed: int, plan: WorldPlan = _DIGITS, architecture: str = "vit14") -> 
     from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
-    shape = ARCHITECTURES[architecture]
+    shape = _tower(architecture)
     texts = (*(text.replace("{}", "") for text in (*plan.captions, *plan.prompts)), *plan.class_names)
     vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *sorted({w for text in texts for w in text.split()})))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -251,41 +249,51 @@ def cached_model(
     Its name holds a digest of all that makes the model, the scenes' pixels among it, so that a change trains anew.
     `setting.json` in it has the setting, the seconds of training and `strength_of` on TEST_SIZE scenes.
     """
+    sample, tower = make(world, marks, "train", 64, strength, seed), _tower(architecture)
     plan, recipe = WORLDS[world], recipe or RECIPES[architecture]
-    sample = make(world, marks, "train", 64, strength, seed)
-    setting = {
-        **{"world": world, "architecture": architecture, "marks": list(marks), "strength": strength, "seed": seed},
-        **{
-            "recipe": asdict(recipe),
-            "train_size": plan.train_size,
-            "captions": plan.captions,
-            "tower": asdict(ARCHITECTURES[architecture]),
-        },
-        **{"scenes": hashlib.sha256(sample.image.tobytes()).hexdigest(), "trainer": TRAINER},
+    setting: dict[str, Any] = {
+        "world": world,
+        "architecture": architecture,
+        "marks": list(marks),
+        "strength": strength,
+        "seed": seed,
+    }
+    setting |= {"recipe": asdict(recipe), "train_size": plan.train_size, "captions": plan.captions}
+    setting |= {
+        "tower": asdict(tower),
+        "trainer": TRAINER,
+        "scenes": hashlib.sha256(sample.image.tobytes()).hexdigest(),
     }
     digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:10]
-    name = "-".join(
-        [world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}", digest]
-    )
-    if (folder / name).exists():
-        return folder / name
+    words = (world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}", digest)
+    target = folder / "-".join(words)
+    if target.exists():
+        return target
     start = time.perf_counter()
     parts = train_world(plan, architecture, marks, strength, seed, recipe, report)
     setting["seconds"] = round(time.perf_counter() - start, 1)
     setting["reliance"] = strength_of(*parts, make(world, marks, "test", TEST_SIZE, None, seed))
     folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{name}.partial-", dir=folder))
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=folder))
     try:
         for part in parts:
             part.save_pretrained(partial)
         (partial / "setting.json").write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
         partial.chmod(0o755)
+        partial.rename(target)
+    except OSError:
         # another process may have been faster with the same model
-        if not (folder / name).exists():
-            partial.rename(folder / name)
+        if not target.exists():
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder / name
+    return target
+
+
+def _tower(architecture: str) -> Architecture:
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
+    return ARCHITECTURES[architecture]
 
 
 def _tokens(tokenizer: Any, templates: Sequence[str], class_names: Sequence[str]) -> list[dict[str, torch.Tensor]]:

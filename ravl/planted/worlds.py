@@ -21,7 +21,7 @@ from PIL import Image
 from ravl.planted import digits, radiograph, silhouettes, textures
 from ravl.planted.drawing import Painted
 
-SPLITS = ("train", "val", "test")
+SPLITS = digits.SPLITS
 
 BRIGHTNESS = "brightness"
 """The mark that lies nowhere: the whole scene is brighter by LIFT grey levels."""

@@ -52,7 +52,7 @@ class MitigationFolder:
             if changed:
                 raise ConfigError(
                     f"--name must be new when settings change, but {self.name!r} exists with another "
-                    f"{', '.join(changed)}. Choose another --name."
+                    f"{', '.join(_spelled(changed, saved, about))}. Choose another --name."
                 )
             return
         write_json(
@@ -82,6 +82,15 @@ class MitigationFolder:
                 save_npz(partial, compute())
         with reading(path):
             return load_npz(Assignment)(path)  # type: ignore[no-any-return]
+
+    def array(self, name: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Load an array of this fine-tuning, or compute and keep it."""
+        path = self.path / f"{name}.npy"
+        if not path.exists():
+            with writing(path) as partial:
+                save_array(partial, compute())
+        with reading(path):
+            return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
 
     def log(self) -> list[dict[str, float]]:
         """Lines of log.jsonl: step, loss parts and, at evaluations, worst_group and overall; no torn one at the end."""
@@ -143,3 +152,13 @@ class MitigationFolder:
     @property
     def result(self) -> dict[str, Any]:
         return read_json(self.path / "result.json")  # type: ignore[no-any-return]
+
+
+def _spelled(changed: list[str], saved: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """Names of settings that changed; of the fingerprints, the contents that did."""
+    if "fingerprints" not in changed:
+        return changed
+    before, now = saved.get("fingerprints", {}), about["fingerprints"]
+    words = {"train": "content of the training images", "test": "content of the test images", "model": "model"}
+    differ = [words.get(name, name) for name in now if before.get(name) != now[name]]
+    return [key for key in changed if key != "fingerprints"] + differ
