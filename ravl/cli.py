@@ -312,7 +312,14 @@ def _comparison_text(result: dict[str, Any]) -> str:
         return "  n/a" if value is None else f"{100 * value:5.1f}"
 
     before, after = result["before"], result["after"]
-    lines = ["", f"{'':<28}{'before':>8}{'after':>8}   images"]
+    worse = [row for row in result["changes"] if row["kind"] == "group" and (row["change"] or 0) < 0]
+    lines = [""]
+    for row in worse[:5]:
+        low, high = (percent(limit).strip() for limit in row["interval"])
+        old, new = (percent(row[when]["rate"]).strip() for when in ("before", "after"))
+        lines.append(f"got worse: {row['name']}, {old} -> {new} % of {row['n']} (change {low} to {high}, level 95 %)")
+    lines += [] if worse else ["no group got worse"]
+    lines.append(f"{'':<28}{'before':>8}{'after':>8}   images")
     n = sum(entry["n"] for entry in after["per_class"].values())
     lines.append(f"{'overall':<28}{percent(before['overall']):>8}{percent(after['overall']):>8}   {n}")
     for when, groups in (("before", before), ("after", after)):
@@ -322,6 +329,12 @@ def _comparison_text(result: dict[str, Any]) -> str:
     for name in after["per_class"]:
         old, new = before["per_class"][name], after["per_class"][name]
         lines.append(f"{name:<28}{percent(old['accuracy']):>8}{percent(new['accuracy']):>8}   {new['n']}")
+    for feature in result["features"]:
+        fixed, broken = (f"{feature[part]['count']} of {feature[part]['n']}" for part in ("fixed", "broken"))
+        name = feature["name"] or f"feature {feature['feature']}"
+        lines.append(f"where {name} shows: {fixed} errors fixed, {broken} right answers lost")
+    changed = result["images"]
+    lines.append(f"images: {changed['became_right']} became right, {changed['became_wrong']} became wrong")
     lines.append(f"tuned model: {result['model']}")
     return "\n".join(lines)
 

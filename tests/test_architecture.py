@@ -41,7 +41,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.summary": (*RECORDS, "ravl.evaluation", "ravl.store"),
     "ravl.progress": (*RECORDS, "ravl.ledger", "psutil", "rich.*"),
     "ravl.planted": RECORDS,
-    "ravl.planted.digits": (*RECORDS, "PIL", "sklearn.datasets"),
+    "ravl.planted.digits": (*RECORDS, "ravl.planted.drawing", "PIL", "sklearn.datasets"),
+    "ravl.planted.textures": (*RECORDS, "ravl.planted.drawing", "PIL", "skimage"),
+    **dict.fromkeys(
+        ("ravl.planted.drawing", "ravl.planted.radiograph", "ravl.planted.silhouettes", "ravl.planted.worlds"),
+        (*RECORDS, "ravl.planted", "ravl.planted.*", "PIL"),
+    ),
     "ravl.discovery*": (
         *("ravl.discovery.*", *RECORDS, "ravl.data", "ravl.vlm.interface", "PIL", "hdbscan", "umap", "scipy.*"),
         *("ravl.data.painting", "skimage.segmentation"),
@@ -61,7 +66,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.planted.tiny_clip": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "tokenizers"),
-        *("ravl.mitigation.loss", "ravl.planted.digits", "PIL"),
+        *("ravl.mitigation.loss", "ravl.planted.digits", "ravl.planted.worlds", "PIL"),
     ),
     # 5  the order of the stages
     "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ravl
-from ravl import api, repair, vlm
+from ravl import api, cli, repair, vlm
 from ravl.config import MitigationConfig
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger
@@ -115,3 +115,20 @@ def test_images_of_another_content_are_not_compared(run: AuditRun, place: Path, 
         with pytest.raises(ConfigError, match=f"'changing' exists with another content of the {name}(ing)? images"):
             ravl.mitigate(run, tmp_path / "train", test=tmp_path / "test", **options)
         picture.write_bytes(kept)
+
+
+def test_the_command_prints_what_got_worse_first(
+    run: AuditRun, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feature = merged_feature(run)
+    arguments = ["mitigate", f"--run={run.id}", f"--workspace={place / 'w'}", f"--images={place / 'train'}"]
+    arguments += [f"--features={feature}", "--steps=2", "--batch-size=8", "--device=cpu", "--name=printed"]
+    assert cli.main(arguments) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith(("got worse: ", "no group got worse"))
+    result = run.mitigation("printed").result
+    (fixed,) = [about["fixed"] for about in result["features"]]
+    assert f"{fixed['count']} of {fixed['n']} errors fixed" in lines[-3]
+    images = result["images"]
+    assert lines[-2] == f"images: {images['became_right']} became right, {images['became_wrong']} became wrong"
+    assert lines[-1] == f"tuned model: {result['model']}"
