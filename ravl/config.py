@@ -175,6 +175,12 @@ class ClusteringConfig:
     n_components: int = option(30, "principal components kept before clustering", low=2, high=512)
     min_cluster_size: int | None = option(None, "HDBSCAN; empty: max(15, 0.5 % of the regions)", low=2)
     min_samples: int = option(5, "HDBSCAN: neighbours that make a point a core point", low=1)
+    max_spread: float = option(
+        0.75,
+        "HDBSCAN: a cluster that a larger share of the images shows is clustered again; 1 for never",
+        low=0,
+        high=1,
+    )
     k: int | None = option(None, "K-Medoids; empty: chosen by silhouette in [2Y, 5Y)", low=2)
     restarts: int = option(3, "K-Medoids: random starts, the best is kept", low=1, high=100)
     max_fit: int = option(20_000, "regions to fit on; the others are assigned by the run's rule", low=100)

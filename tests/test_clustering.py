@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, silhouette_score
@@ -88,6 +90,42 @@ def test_hdbscan_keeps_stray_regions_out_of_the_planted_clusters(seed):
         assert np.mean(truth[firm] == blob) > 0.95
         assert firm.sum() > 0.8 * (truth == blob).sum()
     assert np.mean(found.label[~planted] == NOISE) > 0.6
+
+
+def nested(seed: int = 0, n_images: int = 200):
+    """Of each image's four regions three are background; the fourth is one of three things that lie close together.
+
+    Returns features, the regions, and what each region shows: 0 background, 1 to 3 the things.
+    """
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.normal(size=(24, 24)))[0]
+    shows = np.zeros((n_images, 4), int)
+    shows[np.arange(n_images), rng.integers(0, 4, n_images)] = 1 + rng.permutation(np.arange(n_images) % 3)
+    shows = shows.ravel()
+    things = np.stack([axes[0], *(axes[1] + 0.25 * axes[2 + k] for k in range(3))])
+    direction = things[shows] + rng.normal(scale=0.2 / np.sqrt(24), size=(len(shows), 24))
+    return direction.astype(np.float32), regions_of(n_images), shows
+
+
+def test_what_nearly_all_images_show_is_clustered_again():
+    features, regions, shows = nested()
+    plain = run(features, regions, replace(SMALL, max_spread=1.0))
+    finer = run(features, regions, replace(SMALL, max_spread=0.75))
+    check(finer, len(shows))
+    things = shows > 0
+    assert len(set(plain.label[things]) - {NOISE}) == 1  # everything that is not background
+    for kind in (1, 2, 3):
+        own = finer.label[shows == kind]
+        label = np.bincount(own[own != NOISE]).argmax()
+        assert np.mean(own == label) > 0.8
+        assert np.mean(shows[finer.label == label] == kind) > 0.95
+
+
+def test_what_some_images_show_is_left_whole():
+    features, truth = blobs()
+    plain = run(features, regions_of(100), replace(SMALL, max_spread=1.0))
+    finer = run(features, regions_of(100), replace(SMALL, max_spread=0.9))
+    np.testing.assert_array_equal(plain.label, finer.label)
 
 
 def test_position_means_do_not_split_a_cluster():

@@ -148,7 +148,7 @@ def full() -> AuditConfig:
         RegionsConfig(k=4),
         EmbeddingConfig("crop", 0.2, 8),
         PromptsConfig(("a", "b"), ("x {}", "y {}"), "model"),
-        ClusteringConfig("kmedoids", "final", 10, 20, 3, 7, 2, 200),
+        ClusteringConfig("kmedoids", "final", 10, 20, 3, 0.5, 7, 2, 200),
         FamiliesConfig(False, 0.5, 0.9),
         ScoringConfig(0.1, False),
         SignificanceConfig(permutations=3000, split_half=True),

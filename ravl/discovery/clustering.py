@@ -29,6 +29,8 @@ CLARA_SAMPLE = 5_000
 MAX_CANDIDATES = 32
 """Numbers of clusters that K-Medoids tries."""
 MEMBER_PERCENTILE = 5
+REFINEMENTS = 3
+"""How often a cluster within a cluster is clustered again."""
 _BLOCK = 8192
 _ZERO = 1e-6
 """Length, relative to the vector it is left over from, below which a difference is rounding and has no direction."""
@@ -67,7 +69,7 @@ def cluster(
     fit, vectors = fit[usable], vectors[usable]
 
     if config.method == "hdbscan":
-        found, firmness = _hdbscan(vectors, len(features), config)
+        found, firmness = _hdbscan(vectors, regions.image[fit], len(features), config)
     else:
         found, firmness = _kmedoids(vectors, n_classes, config, rng), None
     medoids = _medoids(vectors.astype(np.float64), found)
@@ -230,17 +232,56 @@ def _by_size(rule: Clustering, label: NDArray[np.int32], strength: Vectors) -> C
 # --- the algorithms -------------------------------------------------------------------------------------------------
 
 
-def _hdbscan(vectors: Vectors, n_regions: int, config: ClusteringConfig) -> tuple[Labels, Vectors]:
-    n = len(vectors)
-    size = config.min_cluster_size
+def _hdbscan(
+    vectors: Vectors, image: NDArray[np.int32], n_regions: int, config: ClusteringConfig
+) -> tuple[Labels, Vectors]:
+    """Labels and membership probabilities; clusters 0 .. C - 1, none empty.
+
+    Deviation: excess of mass prefers few large clusters, in a pilot one of all background and one of everything else.
+    What nearly all images show cannot be told from what they have in common: it has no images without it. So a cluster
+    that more than `max_spread` of the images show is clustered again within itself, around its own mean, and falls
+    apart where it holds at least two clusters.
+
+    image: (n,) image of each vector.
+    """
+    n, size = len(vectors), config.min_cluster_size
     least = max(15, math.ceil(0.005 * n)) if size is None else max(2, round(size * min(1.0, n / max(n_regions, 1))))
-    if n < max(least, config.min_samples + 1):
+    return _split_widespread(vectors, image, config.max_spread * len(np.unique(image)), least, config, REFINEMENTS)
+
+
+def _split_widespread(
+    vectors: Vectors,
+    image: NDArray[np.int32],
+    most_images: float,
+    least: int,
+    config: ClusteringConfig,
+    deeper: int,
+) -> tuple[Labels, Vectors]:
+    label, strength = _fit_hdbscan(vectors, least, config.min_samples)
+    parts = [np.flatnonzero(label == c) for c in range(int(label.max(initial=NOISE)) + 1)]
+    n_found = 0
+    for members in parts:
+        inner: Labels = np.zeros(len(members), np.int64)
+        if deeper and len(np.unique(image[members])) > most_images:
+            residual = unit(vectors[members] - vectors[members].mean(0))
+            own = _directions(residual, _principal_axes(residual, config.n_components))
+            split, firmness = _split_widespread(own, image[members], most_images, least, config, deeper - 1)
+            if split.max(initial=NOISE) > 0:
+                inner, strength[members] = split, firmness
+        label[members] = np.where(inner == NOISE, NOISE, inner + n_found)
+        n_found += int(inner.max(initial=0)) + 1
+    return label, strength
+
+
+def _fit_hdbscan(vectors: Vectors, least: int, min_samples: int) -> tuple[Labels, Vectors]:
+    n = len(vectors)
+    if n < max(least, min_samples + 1):
         return np.full(n, NOISE), np.zeros(n, np.float32)
     from hdbscan import HDBSCAN
 
     model = HDBSCAN(
         min_cluster_size=least,
-        min_samples=config.min_samples,
+        min_samples=min_samples,
         metric="euclidean",
         cluster_selection_method="eom",
         core_dist_n_jobs=1,  # more would start processes
