@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from ravl.config import AuditConfig
 from ravl.data import load_images, read_images, with_coco
 from ravl.discovery.agreement import agreement
-from ravl.discovery.clustering import cluster
+from ravl.discovery.clustering import assign, cluster
 from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
 from ravl.discovery.embedding import encode
-from ravl.discovery.evidence import weigh
+from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.families import group
 from ravl.discovery.projection import project
 from ravl.discovery.regions import decompose
@@ -30,7 +30,7 @@ from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.discovery.zero_shot import class_vectors, classify
 from ravl.store import AuditRun
-from ravl.tables import Families, ImageSet, Regions, Report, Step, quiet
+from ravl.tables import NOISE, Evidence, Families, ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import VisionLanguageModel
 
 
@@ -69,7 +69,7 @@ def _stages(run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: R
     regions = stage("regions", lambda: decompose(images, vlm.view(images.size), config.regions, images_of, report))
     _embed(run, images, regions, vlm, report)
     final = run.array("region_embeddings")
-    space = run.array("region_features") if config.clustering.cluster_on == "middle" else final
+    space = run.space()
 
     tau = temperature(config, vlm)
     text = run.stage("text", lambda: class_vectors(vlm, images.class_names, config.prompts))
@@ -145,7 +145,22 @@ def _judge(
     tested = worth_testing(scores, chance, alpha).tolist()
     pull = [int(scores.pull_class[scores.row_of(feature)]) for feature in tested]
     found = run.stage("counterfactuals", lambda: counterfactuals(scene, tested, pull, config.evidence, batch, report))
-    _stage(run, "evidence", lambda: weigh(found, scores, chance, zero_shot, config.evidence, alpha), report)
+
+    def conclude() -> Evidence:
+        doubtful = families.features_of(_left_over(run))
+        never = never_shown(scores, regions, zero_shot, feature_of, doubtful)
+        return weigh(found, scores, chance, zero_shot, never, config.evidence, alpha)
+
+    _stage(run, "evidence", conclude, report)
+
+
+def _left_over(run: AuditRun) -> NDArray[np.int32]:
+    """(R,) the cluster that the rule for new regions gives to each region in noise; NOISE for all others."""
+    clusters, position = run.clustering(), run.regions().position
+    label = np.full(len(position), NOISE, np.int32)
+    rest = np.flatnonzero(clusters.label == NOISE)
+    label[rest] = assign(clusters, run.space()[rest], position[rest])
+    return label
 
 
 def _stage(run: AuditRun, name: str, compute: Callable[[], Any], report: Report) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ravl.config import EvidenceConfig, ScoringConfig, SignificanceConfig
-from ravl.discovery.evidence import mcnemar, weigh
+from ravl.discovery.evidence import mcnemar, never_shown, weigh
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.tables import BY_OPERATOR, NOISE, RATES, Counterfactuals, Regions, ZeroShot
@@ -47,6 +47,8 @@ class Case:
 
     def score(self) -> None:
         self.scores = score_features(self.regions, self.zero_shot, self.feature_of, 1, ScoringConfig())
+        nowhere = np.full(len(self.regions), NOISE)
+        self.never = never_shown(self.scores, self.regions, self.zero_shot, self.feature_of, nowhere)
         self.chance = significance(
             self.scores, self.regions, self.zero_shot, self.feature_of, SignificanceConfig(), seed=0
         )
@@ -65,7 +67,7 @@ class Case:
         )
 
     def weigh(self, found: Counterfactuals, **config):
-        return weigh(found, self.scores, self.chance, self.zero_shot, EvidenceConfig(**config), 0.05)
+        return weigh(found, self.scores, self.chance, self.zero_shot, self.never, EvidenceConfig(**config), 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,17 @@ def test_every_count(case):
     assert evidence.error_share[0] == pytest.approx(fixed / np.count_nonzero(case.predicted != case.label))
 
 
+def test_images_that_may_show_a_feature_are_no_examples_of_those_without(case):
+    doubtful = np.full(len(case.regions), NOISE)
+    doubtful[[4 * 35 + 2, 4 * 36, 4 * 36 + 1, 4 * 100]] = 0  # images 35, 36 and 100; the last two have no feature else
+    never = never_shown(case.scores, case.regions, case.zero_shot, case.feature_of, doubtful)
+    free = [i for i in range(len(case.label)) if not case.has[i] and i not in (35, 36, 100)]
+    for y in range(3):
+        own = [i for i in free if case.label[i] == y]
+        assert never.n[0, y] == len(own)
+        assert never.right[0, y] == sum(case.predicted[i] == y for i in own)
+
+
 def test_mcnemar_is_the_exact_two_sided_binomial():
     b, c = np.array([[0, 5], [9, 3], [4, 0]]), np.array([[0, 5], [1, 2], [0, 0]])
     p, q = mcnemar(b, c, np.ones((3, 2), bool))
@@ -245,5 +258,6 @@ def test_no_features(case):
     )
     none = np.zeros(0, int)
     found = Counterfactuals(OPS, none, none, np.zeros((0, 3)), np.zeros((0, 3)), none, none, none, none, none)
-    evidence = weigh(found, nothing, chance, case.zero_shot, EvidenceConfig(), 0.05)
+    never = never_shown(nothing, case.regions, case.zero_shot, case.feature_of, case.feature_of)
+    evidence = weigh(found, nothing, chance, case.zero_shot, never, EvidenceConfig(), 0.05)
     assert len(evidence) == 0

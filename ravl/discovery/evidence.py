@@ -28,6 +28,7 @@ another mark in the same image.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,19 @@ from scipy.stats import binomtest, false_discovery_control
 
 from ravl.config import EvidenceConfig
 from ravl.discovery.significance import newcombe, wilson
-from ravl.tables import BY_OPERATOR, Counterfactuals, Evidence, FeatureScores, Significance, ZeroShot
+from ravl.tables import BY_OPERATOR, Counterfactuals, Evidence, FeatureScores, Regions, Significance, ZeroShot
 
 Counts = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Never:
+    """Images without any trace of a feature: n, and right ones among them; (F, Y) int, per feature and class."""
+
+    n: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+
 Shortfall = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """A shortfall and its lower and upper limit, (F, O) each."""
 
@@ -48,10 +59,13 @@ def weigh(
     scores: FeatureScores,
     significance: Significance,
     zero_shot: ZeroShot,
+    never: Never,
     config: EvidenceConfig,
     alpha: float,
 ) -> Evidence:
     """Count, test, grade and rank all features of `scores`; those that were not removed have zero counts.
+
+    never: the images that never had a feature, in the order of `scores` (see `never_shown`).
 
     Flagged by `rule="evidence"`: enough support, q < alpha, replicated where that was asked for, and causal. By
     `rule="paper"`: those that pass the paper's rule. Rank: flagged first, then by falling share of errors, then by the
@@ -67,7 +81,7 @@ def weigh(
         _count(counts, row, found, int(scores.feature[row]), pull, zero_shot)
         fixed_share[row] = _fixed_errors(found, scores, row, zero_shot, needed(found.operators, config))
     counts["p"], counts["q"] = mcnemar(counts["only_feature"], counts["only_control"], counts["n_control"] > 0)
-    sides = {"pull": shortfalls(counts, scores, True), "other": shortfalls(counts, scores, False)}
+    sides = {"pull": shortfalls(counts, scores, never, True), "other": shortfalls(counts, scores, never, False)}
     grade, reason = grades(counts, sides, significance, config, needed(found.operators, config), alpha)
     flagged: NDArray[np.bool_] = np.equal(grade, "causal") if config.rule == "evidence" else scores.passes
     order = np.arange(n)
@@ -194,7 +208,27 @@ def grades(
     return grade, reason
 
 
-def shortfalls(counts: Counts, scores: FeatureScores, of_pull: bool) -> Shortfall:
+def never_shown(
+    scores: FeatureScores, regions: Regions, zero_shot: ZeroShot, feature_of: NDArray[Any], doubtful: NDArray[Any]
+) -> Never:
+    """Count the images that certainly show no region of a feature.
+
+    feature_of: (R,) feature ids or NOISE. doubtful: (R,) what the rule for new regions says of those in noise, NOISE
+    elsewhere. Clustering leaves the rim of a feature in noise; an image with such a region counts as one without the
+    feature in the scores, but is no example of what images without it look like.
+    """
+    n_classes = zero_shot.image.shape[1]
+    label, right = zero_shot.label.astype(np.int64), zero_shot.correct
+    counts = np.zeros((2, len(scores), n_classes), np.int64)
+    for row, feature in enumerate(scores.feature.tolist()):
+        free = np.ones(len(label), bool)
+        free[regions.image[(feature_of == feature) | (doubtful == feature)]] = False
+        counts[0, row] = np.bincount(label[free], minlength=n_classes)
+        counts[1, row] = np.bincount(label[free & right], minlength=n_classes)
+    return Never(counts[0], counts[1])
+
+
+def shortfalls(counts: Counts, scores: FeatureScores, never: Never, of_pull: bool) -> Shortfall:
     """(F, O) accuracy expected from images without the feature minus that of images that lost it, and its limits.
 
     Over the pull class, or over all others; of these the classes that have images on both sides. What is expected is
@@ -204,13 +238,13 @@ def shortfalls(counts: Counts, scores: FeatureScores, of_pull: bool) -> Shortfal
     """
     n_classes = scores.n_in.shape[1]
     pull = np.arange(n_classes) == scores.pull_class[:, None]
-    chosen: NDArray[np.bool_] = (pull if of_pull else ~pull) & (scores.n_out > 0)
+    chosen: NDArray[np.bool_] = (pull if of_pull else ~pull) & (never.n > 0)
     n_after = np.where(chosen[:, None], counts["n_after"], 0)
     right_after = np.where(chosen[:, None], counts["right_after"], 0).sum(2)
-    rate_out = np.where(scores.n_out > 0, share(scores.right_out, scores.n_out), 0)
+    rate = np.where(never.n > 0, share(never.right, never.n), 0)
     n = n_after.sum(2)
-    expected = share((n_after * rate_out[:, None]).sum(2), n)
-    n_out = np.where(n > 0, np.where(chosen, scores.n_out, 0).sum(1)[:, None], 0)
+    expected = share((n_after * rate[:, None]).sum(2), n)
+    n_out = np.where(n > 0, np.where(chosen, never.n, 0).sum(1)[:, None], 0)
     low, high = newcombe(np.nan_to_num(expected) * n_out, n_out, right_after, n)
     return expected - share(right_after, n), low, high
 

@@ -343,6 +343,11 @@ class AuditRun:
             mode: Literal["r"] | None = "r" if path.stat().st_size > _HEADER_BYTES else None
             return np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[no-any-return]
 
+    def space(self) -> NDArray[np.float16]:
+        """(R, M) the vectors that were clustered: middle-layer features, or the final embeddings."""
+        middle = self.config.clustering.cluster_on == "middle"
+        return self.array("region_features" if middle else "region_embeddings")
+
     # --- mitigation ---------------------------------------------------------------------------------------------
 
     def mitigations(self) -> list[MitigationFolder]:

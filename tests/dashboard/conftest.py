@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from dashboard import jobs
 from ravl.config import AuditConfig, EvidenceConfig, PromptsConfig, ScoringConfig
-from ravl.discovery.evidence import weigh
+from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.ledger import Job, Ledger
@@ -198,7 +198,15 @@ def make_run(
         "significance": lambda: chance,
         "exemplars": lambda: make_exemplars(regions, clustering, zero_shot),
         "counterfactuals": lambda: found,
-        "evidence": lambda: weigh(found, scores, chance, zero_shot, config.evidence, alpha),
+        "evidence": lambda: weigh(
+            found,
+            scores,
+            chance,
+            zero_shot,
+            never_shown(scores, regions, zero_shot, label, label),
+            config.evidence,
+            alpha,
+        ),
         "agreement": lambda: Agreement(40, 0.91, 0.85, 0.8),
         "projection": lambda: make_map(clustering),
     }
