@@ -96,7 +96,14 @@ ravl.discover(images, "demo", workspace=workspace, device="cpu", report=report)
 
 def test_a_run_killed_in_any_stage_continues_to_the_same_files(tmp_path):
     images, _ = digit_folder(tmp_path / "images", 200, seed=2)
-    for stage, done in (("embeddings", 128), ("zero_shot", 1), ("features", 0), ("exemplars", 1), ("counterfactuals", 1), ("projection", 0)):
+    for stage, done in (
+        ("embeddings", 128),
+        ("zero_shot", 1),
+        ("features", 0),
+        ("exemplars", 1),
+        ("counterfactuals", 1),
+        ("projection", 0),
+    ):
         command = [sys.executable, "-c", _KILLED, str(images), str(tmp_path / "killed"), stage, str(done)]
         ended = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
