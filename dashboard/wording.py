@@ -320,5 +320,15 @@ def worse(view: Comparison) -> str:
 METHODS = {
     "ravl": "RAVL: region-aware loss and region exchange",
     "paper": "The paper's region-aware loss",
+    "families": "The region-aware loss over whole features, alone",
+    "exchange": "Region exchange, alone",
+    "erase": "Removing regions from images, alone",
     "standard": "Plain fine-tuning, for comparison",
+    "upsampled": "Rare groups drawn more often, for comparison",
+    "vl-erm": "With a loss over the classes (VL-ERM), for comparison",
+    "vl-gdro": "The worst groups weigh more (VL-GDRO), for comparison",
+    "jtt": "Errors of the audited model weigh more (JTT), for comparison",
+    "dfr": "Only the last layer, on balanced groups (DFR), for comparison",
+    "project": "Projecting the feature's direction out, for comparison",
+    "gdro-true": "Group DRO with the true groups, as a ceiling",
 }

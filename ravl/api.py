@@ -90,6 +90,11 @@ def mitigate(
     batch_size: int = 128,
     lr: float | None = None,
     families: str = "auto",
+    patience: int | None = None,
+    micro_batch: int | None = None,
+    precision: str = "auto",
+    region_share: float | None = None,
+    lora_rank: int | None = None,
     seed: int = 0,
     name: str | None = None,
     device: str = "auto",
@@ -99,13 +104,28 @@ def mitigate(
 
     images: the training set, in the forms that `discover` reads. test: held-out images for the comparison; without it
     the audited images are used, which also choose the checkpoint. features: ids; by default those people confirmed.
-    Returns the document of `ravl mitigate --json`. The same call continues an interrupted fine-tuning.
+    Returns the document of `ravl mitigate --json`. The same call continues an interrupted fine-tuning. Of several
+    processes (`accelerate launch`) all but the first return an empty document.
     Raises RavlError as `discover` does.
     """
     from ravl import repair, vlm
 
     chosen = confirmed_features(run) if features is None else {int(f): "" for f in features}
-    if not chosen and method != "standard":
+    config = MitigationConfig(
+        method=method,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        families=families,
+        patience=patience,
+        micro_batch=micro_batch,
+        precision=precision,
+        region_share=region_share,
+        lora_rank=lora_rank,
+        features=tuple(sorted(chosen)),
+        seed=seed,
+    )
+    if not chosen and repair.needs_features(config.method):
         raise ConfigError(
             f"at least one feature must be confirmed as spurious, but {run.id} has none. "
             "Decide with ravl verdict or on the Review page, or give --features."
@@ -115,24 +135,16 @@ def mitigate(
         raise ConfigError(
             f"--features must be ids of {run.id}, got {unknown[0]}. There are {len(known)}: 0 .. {len(known) - 1}."
         )
-    config = MitigationConfig(
-        method=method,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        families=families,
-        features=tuple(sorted(chosen)),
-        seed=seed,
-    )
     train_path = Path(images).expanduser().resolve()
     test_path = None if test is None else Path(test).expanduser().resolve()
     settings = {"config": config.to_dict(), "train": str(train_path), "test": str(test_path or "")}
     label = name or f"{method}-{digest(settings)}"
     folder = run.mitigation(label)
-    report(Step("model", 0, 1))
-    loaded = vlm.load(run.config.model, device)
-    report(Step("model", 1, 1))
-    return repair.mitigate(run, loaded, train_path, test_path, chosen, config, folder, report)
+    with repair.together(device) as processes:
+        report(Step("model", 0, 1))
+        loaded = vlm.load(run.config.model, device)
+        report(Step("model", 1, 1))
+        return repair.mitigate(run, loaded, train_path, test_path, chosen, config, folder, report, processes)
 
 
 def regroup(

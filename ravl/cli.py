@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ravl.store import AuditRun
-    from ravl.tables import Report
+    from ravl.tables import Report, Step
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,11 +181,18 @@ def mitigate(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             lr=options.lr,
             families=options.families,
+            patience=options.patience,
+            micro_batch=options.micro_batch,
+            precision=options.precision,
+            region_share=options.region_share,
+            lora_rank=options.lora_rank,
             seed=options.seed,
             name=options.name,
             device=options.device,
-            report=report,
+            report=_telling_memory(report),
         )
+    if not result:  # another process than the first
+        return 0
     if options.json:
         _print_json(result)
     else:
@@ -255,6 +262,9 @@ def doctor(options: argparse.Namespace) -> int:
 def _reporting(options: argparse.Namespace) -> Iterator[Report]:
     from ravl import progress
 
+    if not _speaks():
+        yield lambda step: None
+        return
     if options.job is None:
         with progress.terminal() as report:
             yield report
@@ -267,6 +277,23 @@ def _reporting(options: argparse.Namespace) -> Iterator[Report]:
             yield report
     except progress.Cancelled:
         raise KeyboardInterrupt from None
+
+
+def _speaks() -> bool:
+    """Whether this is the first, or only, process: of those that accelerate launch starts, one speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _telling_memory(report: Report) -> Report:
+    """Also print what a training will need, once, before it starts."""
+
+    def tell(step: Step) -> None:
+        if "memory_gb" in step.facts and _speaks():
+            needed, free = step.facts["memory_gb"], step.facts["memory_free_gb"]
+            print(f"a step needs about {needed:.2g} GB of memory, {free:.2g} GB are free", file=sys.stderr)
+        report(step)
+
+    return tell
 
 
 def _note_run(options: argparse.Namespace, run: str) -> None:
@@ -439,10 +466,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--test", metavar="TEST", help="held-out images for the comparison")
     sub.add_argument("--features", metavar="IDS", help="feature ids, such as 0,3 (default: those confirmed)")
     choice(sub, "--method", MitigationConfig, "method")
-    for flag, field, kind in (("--steps", "steps", int), ("--batch-size", "batch_size", int), ("--lr", "lr", float)):
+    sub.epilog = "On several GPUs: accelerate launch --num_processes 4 -m ravl mitigate ..., with the same options."
+    numbers: tuple[tuple[str, str, type], ...] = (
+        ("--steps", "steps", int),
+        ("--batch-size", "batch_size", int),
+        ("--lr", "lr", float),
+    )
+    numbers += (("--micro-batch", "micro_batch", int), ("--patience", "patience", int))
+    numbers += (("--region-share", "region_share", float), ("--lora-rank", "lora_rank", int))
+    for flag, field, kind in numbers:
         default = MitigationConfig.__dataclass_fields__[field].default
         sub.add_argument(flag, type=kind, default=default, help=_help(MitigationConfig, field))
     choice(sub, "--families", MitigationConfig, "families")
+    choice(sub, "--precision", MitigationConfig, "precision")
     sub.add_argument("--seed", type=int, default=0, help=_help(MitigationConfig, "seed"))
     sub.add_argument("--name", help="what the result is called (default: method and digest of the settings)")
 

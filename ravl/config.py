@@ -332,8 +332,13 @@ class MitigationConfig:
 
     method: str = option(
         "ravl",
-        "ravl: region-aware loss and region exchange; paper: the paper's loss; standard: plain contrastive fine-tuning",
-        choices=("ravl", "paper", "standard"),
+        "ravl: region-aware loss and region exchange; families: the loss alone; exchange: the exchange alone; erase: "
+        "its removal alone; paper: the loss on top clusters; standard: plain contrastive fine-tuning; the others are "
+        "there to compare with",
+        choices=(
+            *("ravl", "families", "exchange", "erase", "paper", "standard", "upsampled", "vl-erm", "vl-gdro", "jtt"),
+            *("dfr", "project", "gdro-true"),
+        ),
     )
     steps: int = option(300, "optimiser steps", low=1, high=10_000_000)
     batch_size: int = option(128, "images per step", low=2, high=65_536)
@@ -345,7 +350,7 @@ class MitigationConfig:
     tau: float = option(0.07, "temperature of the region losses", low=1e-4, high=10)
     reduction: str = option("mean", "how the region losses are reduced over the batch", choices=("mean", "sum"))
     exchange: float = option(
-        0.5, "ravl only: probability that a spurious region is removed, or pasted in", low=0, high=1
+        0.5, "ravl, exchange, erase: probability that a spurious region is removed, or pasted in", low=0, high=1
     )
     families: str = option(
         "auto",
@@ -353,7 +358,31 @@ class MitigationConfig:
         "relevant, as in the paper; auto: top for paper, else all",
         choices=("auto", "all", "top"),
     )
+    region_share: float | None = option(
+        None,
+        "share of a batch's images whose regions enter the losses; empty: a third for ravl, where the exchange does "
+        "most of the work and a step then costs about 1.5 times a plain one, else all, as in the paper",
+        low=0.01,
+        high=1,
+    )
     evaluate_every: int = option(50, "steps between evaluations and checkpoints", low=1)
+    patience: int | None = option(
+        None, "evaluations without a better worst group after which training stops; empty: never", low=1
+    )
+    micro_batch: int | None = option(
+        None,
+        "images embedded at once, with the same result; empty: the whole batch, halved where memory runs out",
+        low=1,
+    )
+    lora_rank: int | None = option(
+        None,
+        "rank of LoRA adapters in the vision tower, which need less memory (extra lora); empty: all its weights learn",
+        low=1,
+        high=1024,
+    )
+    precision: str = option(
+        "auto", "auto: bf16 on CUDA, else fp32; the losses are always fp32", choices=("auto", "fp32", "bf16")
+    )
     features: tuple[int, ...] = option((), "feature ids that are treated as spurious")
     seed: int = option(0, "seed of every random choice", low=0, high=2**31 - 1)
 

@@ -5,8 +5,9 @@ the model is fine-tuned away from them, and both models are compared on images t
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,20 @@ from ravl.discovery.clustering import assign
 from ravl.discovery.embedding import encode_all, patch_counts, region_encoder
 from ravl.discovery.regions import decompose
 from ravl.discovery.scoring import best_for_class
+from ravl.errors import ConfigError
 from ravl.ledger import Ledger
+from ravl.mitigation.baselines import METHODS, Method, inferred_groups, project_out, top_only, treated, true_groups
+from ravl.mitigation.card import model_card
 from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, document, shown
+from ravl.mitigation.processes import Processes, together
 from ravl.store import AuditRun, MitigationFolder
-from ravl.tables import NOISE, Assignment, Families, ImageSet, Regions, Report
+from ravl.tables import NOISE, Assignment, ImageSet, Regions, Report
 from ravl.vlm.transformers_clip import TransformersClip
 
+__all__ = ["audited_encoder", "cut", "mitigate", "needs_features", "together"]
+
 if TYPE_CHECKING:
-    from ravl.mitigation.batches import TrainingSet
+    from ravl.mitigation.training import TrainingSet, ValidationSet
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,35 @@ class Seen:
     region_class: NDArray[np.integer[Any]]
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What stays the same from the first to the last step of one fine-tuning. features: id -> name."""
+
+    run: AuditRun
+    vlm: TransformersClip
+    features: dict[int, str]
+    config: MitigationConfig
+    folder: MitigationFolder
+    report: Report
+    processes: Processes = Processes()
+
+    @cached_property
+    def embedding(self) -> EmbeddingConfig:
+        return audited_encoder(self.run, self.vlm)
+
+    @cached_property
+    def text(self) -> NDArray[np.float32]:
+        return self.run.class_vectors()
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.config.method]
+
+    def shows(self, seen: Seen) -> NDArray[np.bool_]:
+        """(I,) whether an image shows any of the features."""
+        return shown(seen.regions, seen.found.feature, *self.features)
+
+
 def mitigate(
     run: AuditRun,
     vlm: TransformersClip,
@@ -48,57 +84,46 @@ def mitigate(
     config: MitigationConfig,
     folder: MitigationFolder,
     report: Report,
+    processes: Processes = Processes(),
 ) -> dict[str, Any]:
     """Fine-tune the audited model away from `features` (id -> name); return the comparison (see `ravl.api.mitigate`).
 
+    Of several processes only the first writes and compares; the others return an empty document.
     Raises ModelError when `vlm` is not the model that was audited; ConfigError when `folder` was begun with other
     settings, or with images of another content; DataError for unusable images.
     """
-    from ravl.mitigation.training import ValidationSet, train
-
     begun = time.perf_counter()
+    task = _Task(run, vlm, features, config, folder, report, processes)
     run.check_model(vlm.name, vlm.fingerprint, vlm.preprocessing)
     data = _read(run, train_path, report)
     images = run.images() if test_path is None else _read(run, test_path, report)
     fingerprints = {"train": data.fingerprint, "test": images.fingerprint, "model": vlm.fingerprint}
-    folder.begin(
-        {
-            "run": run.id,
-            "config": config.to_dict(),
-            "features": {str(feature): name for feature, name in features.items()},
-            "train": str(train_path),
-            "test": str(test_path or ""),
-            "fingerprints": fingerprints,
-        }
-    )
-    with folder.locked():
+    where = {"train": str(train_path), "test": str(test_path or ""), "fingerprints": fingerprints}
+    if processes.first:
+        names = {str(feature): name for feature, name in features.items()}
+        folder.begin({"run": run.id, "config": config.to_dict(), "features": names, **where})
+    processes.wait()
+    with folder.locked() if processes.first else nullcontext():
         if folder.finished:
-            return folder.result
-        embedding = audited_encoder(run, vlm)
-        look = partial(_look, run, vlm, embedding, folder, report)
-        seen = look("train", data, "assignment", treated(run.families(), config))
+            return folder.result if processes.first else {}
         audited = _audited(run)
-        tested = audited if test_path is None else look("test", images, "before")
-        training = _training_set(run, seen, features, embedding)
-        present = shown(audited.regions, audited.found.feature, *features)
-        validation = ValidationSet(audited.images, present, run.config.embedding.batch_size)
-        best_step = train(vlm, training, validation, run.class_vectors(), config, folder, report)
-        folder.save_model(vlm.save)
-        changed = _compare(run, vlm, tested, features, embedding, folder, report)
-        folder.save_result(
-            {
-                "run": run.id,
-                "name": folder.name,
-                "method": config.method,
-                "compared_on": str(test_path or "the audited images, which also chose the checkpoint"),
-                "fingerprints": {**fingerprints, "tuned_model": vlm.fingerprint},
-                "n_spurious_training_regions": int(training.spurious.sum()),
-                "best_step": best_step,
-                **changed,
-                "seconds": round(time.perf_counter() - begun, 2),
-                "model": str(folder.model),
-            }
-        )
+        tested = audited
+        if test_path is not None and processes.first:
+            tested = _look(task, "test", images, "before")
+        trained = _train(task, data, audited)
+        if not processes.first:
+            return {}
+        result = {
+            **{"run": run.id, "name": folder.name, "method": config.method},
+            "compared_on": str(test_path or f"the audited images, {_use(task.method)}"),
+            "fingerprints": {**fingerprints, "tuned_model": vlm.fingerprint},
+            **trained,
+            **_compare(task, tested),
+            "seconds": round(time.perf_counter() - begun, 2),
+            "model": str(folder.model),
+        }
+        folder.save_model(partial(_save, run, vlm, result))
+        folder.save_result(result)
     return folder.result
 
 
@@ -125,33 +150,15 @@ def cut(run: AuditRun, vlm: TransformersClip, images: ImageSet, embedding: Embed
     return regions.kept(patch_counts(vlm, images, regions) > 0) if embedding.encoder == "tokens" else regions
 
 
-def treated(families: Families, config: MitigationConfig) -> NDArray[np.bool_]:
-    """(C,) which clusters a training treats. Of a feature of several clusters the paper treats the top one alone."""
-    top = config.families == "top" or (config.families == "auto" and config.method == "paper")
-    if not top:
-        return np.ones(len(families.family), bool)
-    first = np.unique(families.family, return_index=True)[1]  # cluster ids fall with the number of regions
-    return np.isin(np.arange(len(families.family)), first)
-
-
-def _look(
-    run: AuditRun,
-    vlm: TransformersClip,
-    embedding: EmbeddingConfig,
-    folder: MitigationFolder,
-    report: Report,
-    name: str,
-    images: ImageSet,
-    stage: str,
-    clusters: NDArray[np.bool_] | None = None,
-) -> Seen:
+def _look(task: _Task, name: str, images: ImageSet, stage: str, clusters: NDArray[np.bool_] | None = None) -> Seen:
     """What the audited model says about new images: classes, features of their regions, best regions. Kept as `name`.
 
     Regions get their features by the run's own rule: the nearest medoid in the space that was clustered, else noise.
     clusters: (C,) the clusters that count, None: all; a region of another one belongs to no feature.
     """
-    regions, text = cut(run, vlm, images, embedding, report), run.class_vectors()
-    encoded = cache(lambda: encode_all(vlm, images, regions, embedding, report, stage))
+    run, text = task.run, task.text
+    regions = cut(run, task.vlm, images, task.embedding, task.report)
+    encoded = cache(lambda: encode_all(task.vlm, images, regions, task.embedding, task.report, stage))
 
     def compute() -> Assignment:
         space = encoded().feature if run.config.clustering.cluster_on == "middle" else encoded().region
@@ -164,8 +171,8 @@ def _look(
             best=best_for_class(regions, encoded().region @ text.T, images.label).astype(np.int32),
         )
 
-    found = folder.assignment(name, compute)
-    said = folder.array(f"region-class-{name}", lambda: (encoded().region @ text.T).argmax(1).astype(np.int16))
+    found = task.folder.assignment(name, compute)
+    said = task.folder.array(f"region-class-{name}", lambda: (encoded().region @ text.T).argmax(1).astype(np.int16))
     return Seen(images, regions, found, said)
 
 
@@ -180,39 +187,111 @@ def _audited(run: AuditRun) -> Seen:
 # --- training and comparison -----------------------------------------------------------------------------------------
 
 
-def _training_set(run: AuditRun, seen: Seen, features: dict[int, str], embedding: EmbeddingConfig) -> TrainingSet:
-    from ravl.mitigation.batches import TrainingSet, captions_of
+def needs_features(method: str) -> bool:
+    """Whether a method cannot do without a confirmed feature."""
+    return METHODS[method].needs_features
 
-    return TrainingSet(
-        images=seen.images,
-        regions=seen.regions,
-        spurious=np.isin(seen.found.feature, list(features)),
-        keep=seen.found.best,
-        caption=captions_of(seen.images, run.config.prompts.templates),
-        encoder=embedding.encoder,
-        context=embedding.context,
+
+def _use(method: Method) -> str:
+    """What the audited images were used for, so that they are no independent test."""
+    if not method.learns:
+        return "which also gave the direction"
+    return "half of which it learned from" if method.held_out else "which also chose the checkpoint"
+
+
+def _train(task: _Task, data: ImageSet, audited: Seen) -> dict[str, Any]:
+    """Change the model. Returns what the document says about it: best_step, n_spurious_training_regions."""
+    from ravl.mitigation.training import train
+
+    clusters = treated(task.run.families(), top_only(task.config))
+    if not task.processes.first:
+        task.processes.wait()  # the first keeps what the others load
+    seen = _look(task, "train", data, "assignment", clusters)
+    if task.processes.first:
+        task.processes.wait()
+    training, validation = _sets(task, seen, audited)
+    best_step = None
+    if task.method.learns:
+        best_step = train(
+            task.vlm, training, validation, task.text, task.config, task.folder, task.report, task.processes
+        )
+    else:
+        feature = audited.found.feature
+        own = np.where(np.isin(feature, list(task.features)), feature, NOISE)
+        project_out(task.vlm, task.run.array("region_embeddings"), own)
+    return {"n_spurious_training_regions": int(training.spurious.sum()), "best_step": best_step}
+
+
+def _sets(task: _Task, seen: Seen, audited: Seen) -> tuple[TrainingSet, ValidationSet]:
+    """What is learned from, and what chooses the step: the training and the audited images, or halves of the latter.
+
+    Raises ConfigError when true groups are asked for, and the training images have none.
+    """
+    from ravl.mitigation.training import TrainingSet, ValidationSet, captions_of
+
+    if task.method.true_groups and not seen.images.groups:
+        raise ConfigError(
+            f"the training images of {task.config.method} must have group columns, got none. Give a manifest with the "
+            "columns image_path, label and one more, or choose another --method."
+        )
+    learned, held = seen, audited
+    if task.method.held_out:
+        order = np.random.default_rng([task.config.seed, 3]).permutation(len(audited.images))
+        learned, held = (_part(audited, np.sort(half)) for half in (order[::2], order[1::2]))
+    images, size = learned.images, task.run.config.embedding.batch_size
+    training = TrainingSet(
+        images=images,
+        regions=learned.regions,
+        spurious=np.isin(learned.found.feature, list(task.features)),
+        keep=learned.found.best,
+        caption=captions_of(images, task.run.config.prompts.templates),
+        encoder=task.embedding.encoder,
+        context=task.embedding.context,
+        group=true_groups(images) if task.method.true_groups else inferred_groups(images, task.shows(learned)),
+        wrong=learned.found.predicted != images.label,
     )
+    return training, ValidationSet(held.images, task.shows(held), size)
 
 
-def _compare(
-    run: AuditRun,
-    vlm: TransformersClip,
-    tested: Seen,
-    features: dict[int, str],
-    embedding: EmbeddingConfig,
-    folder: MitigationFolder,
-    report: Report,
-) -> dict[str, Any]:
+def _part(seen: Seen, rows: NDArray[np.integer[Any]]) -> Seen:
+    """Some of the images, `rows` rising, with their regions."""
+    images, regions = seen.images, seen.regions
+    keep = np.isin(regions.image, rows)
+    left = regions.kept(keep)
+    part = replace(
+        images,
+        file=images.file[rows],
+        label=images.label[rows],
+        size=images.size[rows],
+        caption=None if images.caption is None else images.caption[rows],
+        groups={name: values[rows] for name, values in images.groups.items()},
+        box_image=None,
+        box=None,
+    )
+    number = np.append(np.cumsum(keep) - 1, -1)  # of a region among those that are left; the last entry: no region
+    best = number[seen.found.best[rows]].astype(np.int32)
+    found = Assignment(seen.found.predicted[rows], seen.found.feature[keep], best)
+    image = np.searchsorted(rows, left.image).astype(np.int32)
+    return Seen(part, replace(left, image=image, n_images=len(rows)), found, seen.region_class[keep])
+
+
+def _compare(task: _Task, tested: Seen) -> dict[str, Any]:
     """Classify the test images again with the tuned model; keep what changed, and return it as a document."""
-    text = run.class_vectors()
-    encoded = encode_all(vlm, tested.images, tested.regions, embedding, report, "after")
-    after = Answers((encoded.image @ text.T).argmax(1), (encoded.region @ text.T).argmax(1))
+    encoded = encode_all(task.vlm, tested.images, tested.regions, task.embedding, task.report, "after")
+    after = Answers((encoded.image @ task.text.T).argmax(1), (encoded.region @ task.text.T).argmax(1))
     before = Answers(tested.found.predicted, tested.region_class)
-    test = TestSet(tested.images, tested.regions, tested.found.feature, _about(run, features))
+    test = TestSet(tested.images, tested.regions, tested.found.feature, _about(task.run, task.features))
     label = tested.images.label
     changed = (after.image == label).astype(np.int32) - (before.image == label)
-    folder.save_groups(accuracies(test, before.image), accuracies(test, after.image), changed)
+    task.folder.save_groups(accuracies(test, before.image), accuracies(test, after.image), changed)
     return document(test, before, after)
+
+
+def _save(run: AuditRun, vlm: TransformersClip, result: dict[str, Any], path: Path) -> None:
+    """An ordinary directory of transformers, with a model card."""
+    vlm.save(path)
+    card = model_card(run.config.model, run.images().class_names, run.config.prompts.templates, result)
+    (path / "README.md").write_text(card, encoding="utf-8")
 
 
 def _about(run: AuditRun, features: dict[int, str]) -> dict[int, Treated]:

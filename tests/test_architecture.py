@@ -62,7 +62,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.mitigation.comparison": (*RECORDS, "ravl.evaluation", "ravl.discovery.significance"),
     "ravl.mitigation*": (
         *("ravl.mitigation.*", *RECORDS, *TORCH, "ravl.data", "ravl.evaluation", "ravl.store"),
-        *("ravl.vlm.transformers_clip", "PIL"),
+        *("ravl.vlm.transformers_clip", "accelerate", "accelerate.*", "peft", "peft.*", "psutil"),
+        "PIL",
     ),
     "ravl.planted.tiny_clip": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "tokenizers"),
@@ -74,7 +75,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
         "ravl.vlm.transformers_clip",
     ),
-    "ravl.bench": (*RECORDS, "ravl.discovery.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
+    "ravl.bench": (
+        *(*RECORDS, "ravl.discovery.*", "ravl.mitigation.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
+        "ravl.vlm.transformers_clip",
+    ),
     "ravl.benchmark": (),
     "ravl.benchmark.command": ("ravl.benchmark.*", "ravl.errors", "ravl.store"),
     "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.planted.digits", "ravl.store"),

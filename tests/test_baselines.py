@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import ravl
 from ravl import api, cli, repair, vlm
 from ravl.config import MitigationConfig
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger
+from ravl.mitigation import baselines
+from ravl.mitigation.baselines import METHODS
+from ravl.mitigation.card import model_card
 from ravl.store import AuditRun
-from ravl.tables import NOISE, Families
+from ravl.tables import NOISE, Families, ImageSet, quiet
 from tests.models import small_clip
-from tests.worlds import COLOURS, colour_folder
+from tests.worlds import COLOURS, colour_folder, colour_manifest
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +60,9 @@ def merged_feature(run: AuditRun) -> int:
 )
 def test_the_paper_treats_the_top_cluster_and_the_others_treat_all(method: str, families: str, top: bool) -> None:
     found = Families(np.array([0, 4, 0, 4, 1]), np.array(["edited"] * 5))
-    chosen = repair.treated(found, MitigationConfig(method=method, families=families))
+    chosen = baselines.treated(found, baselines.top_only(MitigationConfig(method=method, families=families)))
     assert chosen.tolist() == [True, True, not top, not top, True]
-    assert len(repair.treated(Families(np.zeros(0), np.zeros(0)), MitigationConfig(method="paper"))) == 0
+    assert len(baselines.treated(Families(np.zeros(0), np.zeros(0)), True)) == 0
 
 
 def test_regions_of_the_other_clusters_count_as_relevant(run: AuditRun, place: Path) -> None:
@@ -73,6 +81,104 @@ def test_regions_of_the_other_clusters_count_as_relevant(run: AuditRun, place: P
         assert result["n_spurious_training_regions"] == int((feature_of == feature).sum())
     every, top = (run.mitigation(f"clusters-{f}").result["n_spurious_training_regions"] for f in ("all", "top"))
     assert 0 < top < every
+
+
+# --- the methods -----------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_lists_every_method() -> None:
+    assert set(MitigationConfig.__dataclass_fields__["method"].metadata["choices"]) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_ends_with_a_model_of_transformers(run: AuditRun, place: Path, method: str) -> None:
+    result = ravl.mitigate(
+        run, colour_manifest(place / "train"), features=[merged_feature(run)], method=method, steps=2, batch_size=8,
+        device="cpu", name=f"method-{method}",
+    )  # fmt: skip
+    assert (result["best_step"] is None) == (method == "project")
+    assert result["compared_on"].startswith("the audited images, ")
+    before, after = (vlm.load(str(model), "cpu").module.state_dict() for model in (place / "model", result["model"]))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    learns = METHODS[method].learns or ("visual_projection.",)
+    assert all(name.startswith(learns) for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [("standard", False), ("jtt", False), ("vl-erm", False), ("gdro-true", False)]
+    + [(name, True) for name in METHODS if name not in ("standard", "jtt", "vl-erm", "gdro-true")],
+)
+def test_methods_that_need_a_feature_say_so(run: AuditRun, place: Path, method: str, needs: bool) -> None:
+    if needs:
+        with pytest.raises(ConfigError, match="at least one feature must be confirmed"):
+            ravl.mitigate(run, place / "train", features=[], method=method)
+    assert METHODS[method].needs_features == needs
+
+
+def test_true_groups_need_a_column(run: AuditRun, place: Path) -> None:
+    with pytest.raises(ConfigError, match="training images of gdro-true must have group columns, got none"):
+        ravl.mitigate(run, place / "train", features=[], method="gdro-true", steps=1, device="cpu")
+
+
+def test_groups_are_numbered_without_gaps() -> None:
+    images = ImageSet(
+        "/", np.array(list("abcdef")), np.array([0, 0, 2, 2, 2, 0]), np.full((6, 2), 9), ("x", "y", "z"),
+        groups={"site": np.array(list("AABBAB")), "sex": np.array(list("ffffmf"))},
+    )  # fmt: skip
+    assert baselines.inferred_groups(images, np.array([0, 1, 0, 0, 1, 0], bool)).tolist() == [0, 1, 2, 2, 3, 0]
+    assert baselines.true_groups(images).tolist() == [0, 0, 3, 3, 2, 1]
+
+
+def test_images_of_small_groups_and_errors_weigh_more() -> None:
+    group, wrong = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 1, 0, 0, 1], bool)
+    assert baselines.draw_weights("", group, wrong) is None
+    balanced, upweighted = (baselines.draw_weights(drawn, group, wrong) for drawn in ("groups", "errors"))
+    assert balanced == pytest.approx(np.array([1 / 9] * 3 + [1 / 3] + [1 / 6] * 2))
+    assert upweighted == pytest.approx(np.where(wrong, 20, 1) / 44)
+
+
+def test_halves_of_the_audited_images_share_no_image(run: AuditRun) -> None:
+    audited = repair._audited(run)
+    model, config = vlm.load(run.config.model, "cpu"), MitigationConfig(method="dfr", seed=5)
+    task = repair._Task(run, model, {merged_feature(run): ""}, config, run.mitigation("halves"), quiet)
+    training, validation = repair._sets(task, audited, audited)
+    files = [set(part.images.file.tolist()) for part in (training, validation)]
+    assert not files[0] & files[1]
+    assert files[0] | files[1] == set(audited.images.file.tolist())
+    place_of = {file: i for i, file in enumerate(audited.images.file.tolist())}
+    for i, file in enumerate(training.images.file.tolist()):
+        own, whole = training.regions.rows_of(i), audited.regions.rows_of(place_of[file])
+        assert training.regions.box[own].tolist() == audited.regions.box[whole].tolist()
+        assert training.keep[i] - own.start == audited.found.best[place_of[file]] - whole.start
+        expected = audited.found.feature[whole] == merged_feature(run)
+        assert training.spurious[own].tolist() == expected.tolist()
+        assert training.wrong[i] == (audited.found.predicted[place_of[file]] != training.images.label[i])
+
+
+def test_projecting_out_leaves_nothing_along_the_features(place: Path) -> None:
+    model = vlm.load(str(place / "model"), "cpu")
+    rng = np.random.default_rng(0)
+    region = rng.normal(size=(40, model.dim))
+    region /= np.linalg.norm(region, axis=1, keepdims=True)
+    feature = np.repeat([-1, 4, 9, -1], 10)
+    before = model.module.visual_projection.weight.detach().clone().double().numpy()
+    baselines.project_out(model, region.astype(np.float16), feature)
+    after = model.module.visual_projection.weight.detach().double().numpy()
+    rest = region[feature < 0].mean(0)
+    directions = [region[feature == f].mean(0) - rest for f in (4, 9)]
+    for direction in directions:
+        assert np.abs(direction @ after).max() < 1e-3
+    # everything at right angles to both directions stays: Gram-Schmidt, written out
+    first = directions[0] / np.linalg.norm(directions[0])
+    second = directions[1] - (directions[1] @ first) * first
+    second /= np.linalg.norm(second)
+    want = before - np.outer(first, first @ before) - np.outer(second, second @ before)
+    assert after == pytest.approx(want, abs=1e-3)
+    baselines.project_out(model, region, np.full(40, -1))  # no feature, no change
+    assert np.array_equal(model.module.visual_projection.weight.detach().double().numpy(), after)
+    baselines.project_out(model, region, np.repeat([2, 2], 20))  # nothing else to compare with
+    assert np.isfinite(model.module.visual_projection.weight.detach().numpy()).all()
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------
@@ -123,8 +229,14 @@ def test_the_command_prints_what_got_worse_first(
     feature = merged_feature(run)
     arguments = ["mitigate", f"--run={run.id}", f"--workspace={place / 'w'}", f"--images={place / 'train'}"]
     arguments += [f"--features={feature}", "--steps=2", "--batch-size=8", "--device=cpu", "--name=printed"]
+    arguments += ["--micro-batch=5", "--patience=3", "--precision=fp32", "--region-share=0.5", "--families=top"]
     assert cli.main(arguments) == 0
-    lines = capsys.readouterr().out.strip().splitlines()
+    out, err = capsys.readouterr()
+    assert re.search(r"^a step needs about [0-9.]+ GB of memory, [0-9.e+]+ GB are free$", err, re.MULTILINE)
+    settings = run.mitigation("printed").about["config"]
+    given = {"micro_batch": 5, "patience": 3, "precision": "fp32", "region_share": 0.5, "families": "top"}
+    assert given.items() <= settings.items()
+    lines = out.strip().splitlines()
     assert lines[0].startswith(("got worse: ", "no group got worse"))
     result = run.mitigation("printed").result
     (fixed,) = [about["fixed"] for about in result["features"]]
@@ -132,3 +244,87 @@ def test_the_command_prints_what_got_worse_first(
     images = result["images"]
     assert lines[-2] == f"images: {images['became_right']} became right, {images['became_wrong']} became wrong"
     assert lines[-1] == f"tuned model: {result['model']}"
+
+
+# --- the model card --------------------------------------------------------------------------------------------------
+
+
+def test_the_tuned_model_is_a_directory_of_transformers_with_a_card(run: AuditRun, place: Path) -> None:
+    from huggingface_hub import ModelCard
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+    feature = merged_feature(run)
+    result = ravl.mitigate(run, place / "train", features=[feature], steps=1, batch_size=8, device="cpu", name="carded")
+    folder = run.mitigation("carded").model
+    module, loaded = CLIPModel.from_pretrained(folder, output_loading_info=True)
+    assert not loaded["missing_keys"]
+    text = AutoTokenizer.from_pretrained(folder)(["a photo of sky"], return_tensors="pt")
+    picture = Image.open(place / "train" / "sky" / "000.png")
+    pixels = AutoImageProcessor.from_pretrained(folder)(images=[picture], return_tensors="pt")
+    assert module(**text, **pixels).logits_per_image.shape == (1, 1)
+
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+    assert card.data.library_name == "transformers"
+    assert card.data.license == "unknown"
+    assert card.data.base_model is None  # a directory of this machine
+    assert str(place) not in card.text
+    assert "ravl" in card.data.tags
+    for print_ in (*result["fingerprints"].values(), run.id):
+        assert print_ in card.text
+
+
+def test_a_card_names_the_base_model_of_the_hub_and_escapes_what_people_wrote() -> None:
+    from huggingface_hub import ModelCard
+
+    rate = {"n": 4, "count": 1, "rate": 0.25, "interval": [0.1, 0.4]}
+    change = {"kind": "group", "n": 4, "before": rate, "after": rate, "change": 0.0, "interval": [-0.1, 0.1]}
+    about = {"feature": 3, "name": "<script>|x|\n# *red*", "pull_class": "a_b", "decision": "spurious"}
+    about |= {"reviewer": "[A](http://b)", "fixed": rate, "broken": rate}
+    unseen = {"feature": 4, "name": "", "pull_class": None, "decision": "", "reviewer": "", "fixed": rate}
+    result = {
+        **{"run": "r", "name": "n", "method": "ravl", "compared_on": "/x|y", "fingerprints": {"model": "abc"}},
+        "features": [about, unseen | {"broken": rate}],
+        "changes": [change | {"name": f"group | {i}"} for i in range(60)] + [change | {"name": "none", "n": 0}],
+    }
+    text = model_card("openai/clip-vit-base-patch32", ("a", "b"), ("a photo of {}",), result)
+    card = ModelCard(text)
+    assert card.data.base_model == "openai/clip-vit-base-patch32"
+    assert "**\\<script\\>\\|x\\| \\# \\*red\\***" in text
+    assert "\\[A\\](http://b)" in text
+    assert "**feature 4**: not decided by a person" in text
+    table = [line for line in text.splitlines() if line.startswith("| group")]
+    assert len(table) == 40
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in table)
+    assert "20 more groups" in text
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does(run: AuditRun, place: Path) -> None:
+    """`accelerate launch -m ravl mitigate ...` with two processes on the CPU."""
+    common = [f"--run={run.id}", f"--workspace={place / 'w'}", f"--images={place / 'train'}", "--device=cpu", "--json"]
+    common += [f"--features={merged_feature(run)}", "--steps=6", "--batch-size=9"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    found = {}
+    for name, start in (("one", [sys.executable]), ("two", launch)):
+        command = [*start, "-m", "ravl", "mitigate", f"--name={name}", *common]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+        assert ended.returncode == 0, ended.stderr
+        found[name] = json.loads(ended.stdout)  # one document, of the first process
+    one, two = (vlm.load(found[name]["model"], "cpu").module.state_dict() for name in ("one", "two"))
+    base = vlm.load(str(place / "model"), "cpu").module.state_dict()
+    for name, weight in one.items():
+        if "k_proj.bias" not in name:  # nothing depends on it: its gradient is rounding, which AdamW makes large
+            assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-5), name
+    assert found["one"]["best_step"] == found["two"]["best_step"] > 0
+    assert max((one[name] - base[name]).abs().max().item() for name in base) > 1e-3
+    logs = [run.mitigation(name).log() for name in ("one", "two")]
+    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
+    for a, b in zip(*logs, strict=True):
+        for name in a.keys() - {"seconds"}:
+            assert a[name] == (b[name] if isinstance(b[name], str) else pytest.approx(b[name], rel=1e-4)), name

@@ -122,7 +122,7 @@ def test_what_nearly_all_images_show_is_clustered_again():
 
 
 def test_what_some_images_show_is_left_whole():
-    features, truth = blobs()
+    features, _ = blobs()
     plain = run(features, regions_of(100), replace(SMALL, max_spread=1.0))
     finer = run(features, regions_of(100), replace(SMALL, max_spread=0.9))
     np.testing.assert_array_equal(plain.label, finer.label)

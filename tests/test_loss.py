@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ravl.mitigation.loss import combine, contrastive_loss, region_losses
+from ravl.mitigation.loss import class_losses, combine, contrastive_loss, group_dro, region_losses
 
 TAU = 0.3
 
@@ -310,4 +310,50 @@ def test_contrastive_gradients_and_extremes() -> None:
 def test_the_total_is_the_weighted_sum(weight: float, total: float) -> None:
     parts = combine(torch.tensor(2.0), torch.tensor(3.0), torch.tensor(7.0), weight)
     assert float(parts.total) == pytest.approx(total)
-    assert (float(parts.contrastive), float(parts.relevant), float(parts.spurious)) == (2, 3, 7)
+    assert {name: float(part) for name, part in parts.named.items() if name != "loss"} == {
+        **{"contrastive": 2, "relevant": 3, "spurious": 7}
+    }
+
+
+# --- classification and groups ---------------------------------------------------------------------------------------
+
+
+def test_class_losses_are_the_cross_entropy_of_zero_shot_classification() -> None:
+    image, text, label = unit(6, 4, seed=0), unit(3, 4, seed=1), [0, 2, -1, 1, 1, 0]
+    got = class_losses(image, text, torch.tensor(label), TAU).tolist()
+    for i, y in enumerate(label):
+        whole = sum(math.exp(dot(image[i], text[k]) / TAU) for k in range(3))
+        want = 0 if y < 0 else -math.log(math.exp(dot(image[i], text[y]) / TAU) / whole)
+        assert got[i] == pytest.approx(want, rel=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 4))
+def test_group_dro_is_algorithm_one(seed: int, images: int, groups: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    losses = torch.rand(images, generator=g, dtype=torch.float64) * 3
+    group = torch.randint(0, groups, (images,), generator=g)
+    before = torch.rand(groups, generator=g, dtype=torch.float64)
+    before /= before.sum()
+    found = group_dro(losses, group, before, 0.5)
+    mean = []
+    for k in range(groups):
+        own = [losses[i].item() for i in range(images) if group[i] == k]
+        mean.append(sum(own) / len(own) if own else 0.0)
+    raised = [before[k].item() * math.exp(0.5 * mean[k]) for k in range(groups)]
+    weights = [value / sum(raised) for value in raised]
+    assert found.weights.tolist() == pytest.approx(weights, rel=1e-9)
+    assert found.loss.item() == pytest.approx(sum(q * loss for q, loss in zip(weights, mean, strict=True)), rel=1e-9)
+
+
+def test_group_dro_turns_to_the_worst_group_and_its_weights_have_no_gradient() -> None:
+    losses = torch.tensor([1.0, 1.0, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.full((2,), 0.5, dtype=torch.float64)
+    for _ in range(400):
+        found = group_dro(losses, torch.tensor([0, 0, 0, 1]), weights)
+        assert not found.weights.requires_grad
+        weights = found.weights
+    assert weights[1] > 0.99
+    found.loss.backward()
+    assert losses.grad is not None
+    assert losses.grad.tolist() == pytest.approx([weights[0].item() / 3] * 3 + [weights[1].item()], rel=1e-9)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,11 +25,18 @@ from ravl.config import MitigationConfig, PromptsConfig, RegionsConfig
 from ravl.data import load_images
 from ravl.discovery.regions import grid, superpixels
 from ravl.discovery.zero_shot import class_vectors
-from ravl.errors import DataError, RunError
+from ravl.errors import ConfigError, DataError, RunError
+from ravl.mitigation import baselines, checkpoint, training
 from ravl.mitigation import batches as batching
-from ravl.mitigation import checkpoint, training
+from ravl.mitigation import gradients as gradienting
+from ravl.mitigation.baselines import METHODS, inferred_groups
 from ravl.mitigation.batches import Batches, ahead, reader
-from ravl.mitigation.loss import contrastive_loss, region_losses
+from ravl.mitigation.gradients import Gradients
+from ravl.mitigation.lora import LAYERS
+from ravl.mitigation.loss import LossParts, contrastive_loss, region_losses
+from ravl.mitigation.memory import estimate, free_memory, uses_half
+from ravl.mitigation.objective import Objective, RegionVectors
+from ravl.mitigation.processes import Processes
 from ravl.mitigation.training import TrainingSet, ValidationSet, captions_of, predict, train
 from ravl.planted.tiny_clip import build
 from ravl.store import MitigationFolder
@@ -39,7 +46,7 @@ from ravl.vlm.transformers_clip import TransformersClip
 ROOT = Path(__file__).parents[1]
 CLASSES = ("one", "two")
 SIDE, HALF = 56, 28
-CONFIG = MitigationConfig(steps=12, batch_size=8, evaluate_every=4, seed=3, lr=1e-3)
+CONFIG = MitigationConfig(steps=12, batch_size=8, evaluate_every=4, seed=3, lr=1e-3, region_share=1.0)
 TEMPLATES = ("a photo of the digit {}", "there is a {} in the picture")
 
 
@@ -86,7 +93,17 @@ def training_set(vlm: TransformersClip, folder: Path, encoder: str = "tokens") -
     regions = grid(vlm.view(images.size), RegionsConfig())
     spurious = mark[regions.image] == regions.position
     keep = regions.starts[:-1] + (mark == 0)  # any region that is not the mark
-    return TrainingSet(images, regions, spurious, keep, captions_of(images, TEMPLATES), encoder, 0.1)
+    return TrainingSet(
+        images=images,
+        regions=regions,
+        spurious=spurious,
+        keep=keep,
+        caption=captions_of(images, TEMPLATES),
+        encoder=encoder,
+        context=0.1,
+        group=inferred_groups(images, mark >= 0),
+        wrong=np.arange(len(images)) % 5 == 0,
+    )
 
 
 class Lab:
@@ -125,6 +142,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="module")
 def unbroken(lab: Lab) -> tuple[int, TransformersClip, MitigationFolder]:
     return lab.train("unbroken")
+
+
+def gradients(vlm: TransformersClip, objective: Objective, encoder: str = "tokens", **options: Any) -> Gradients:
+    learning = training.trainable(vlm, ("vision_model.", "visual_projection."))
+    return Gradients(vlm, learning, objective, encoder, options.pop("micro", 1000), **options)
 
 
 def weights(vlm: TransformersClip) -> dict[str, bytes]:
@@ -186,7 +208,7 @@ def test_the_model_is_left_with_the_best_weights_and_the_log_tells_its_accuracy(
 ) -> None:
     best, vlm, folder = unbroken
     images = lab.validation.images
-    right = predict(vlm, images, lab.text, 7, quiet, "after") == images.label
+    right = predict(vlm, images, lab.text, 7, reader(images), range(len(images))) == images.label
     row = next(row for row in folder.log() if row["step"] == best and "overall" in row)
     assert row["overall"] == pytest.approx(right.mean(), abs=1e-6)
     rates = {}
@@ -422,28 +444,21 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_spoiled() -> Non
     optimizer = torch.optim.AdamW([parameter])
 
     def loss(factor: float) -> Callable[[], Any]:
-        from ravl.mitigation.loss import combine
+        def backward() -> LossParts:
+            parts = LossParts(factor * parameter.sum())
+            parts.total.backward()
+            return parts
 
-        zero = torch.zeros(())
-        return lambda: combine(factor * parameter.sum(), zero, zero, 1.0)
+        return backward
 
-    facts = training._update(loss(2.0), {"p": parameter}, optimizer, 0.5)
-    assert facts == {"loss": 4.0, "contrastive": 4.0, "relevant": 0.0, "spurious": 0.0}
+    parts = training.update(loss(2.0), {"p": parameter}, optimizer, 0.5)
+    assert {name: float(part.detach()) for name, part in parts.named.items()} == {"loss": 4.0}
     assert optimizer.param_groups[0]["lr"] == 0.5
     before = parameter.detach().clone()
     for broken in (math.nan, math.inf):
         with pytest.raises(RunError, match=r"must stay finite, got .* lower --lr"):
-            training._update(loss(broken), {"p": parameter}, optimizer, 0.5)
+            training.update(loss(broken), {"p": parameter}, optimizer, 0.5)
     assert torch.equal(parameter, before)
-
-
-def test_memory_that_runs_out_is_one_sentence() -> None:
-    def loss() -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
-
-    parameter = torch.nn.Parameter(torch.ones(2))
-    with pytest.raises(RunError, match=r"Tried to allocate 2 GiB\. Start again with a smaller --batch-size"):
-        training._update(loss, {"p": parameter}, torch.optim.AdamW([parameter]), 0.5)
 
 
 def test_gradients_are_clipped_and_norms_and_biases_do_not_decay() -> None:
@@ -452,12 +467,11 @@ def test_gradients_are_clipped_and_norms_and_biases_do_not_decay() -> None:
     assert [(g["params"][0].ndim, g["weight_decay"]) for g in groups] == [(2, 0.1), (1, 0.0)]
 
     def loss() -> Any:
-        from ravl.mitigation.loss import combine
+        parts = LossParts(1000 * (parameters["m"].sum() + parameters["v"].sum()))
+        parts.total.backward()
+        return parts
 
-        zero = torch.zeros(())
-        return combine(1000 * (parameters["m"].sum() + parameters["v"].sum()), zero, zero, 1.0)
-
-    training._update(loss, parameters, torch.optim.SGD(parameters.values()), 0.1)
+    training.update(loss, parameters, torch.optim.SGD(parameters.values()), 0.1)
     moved = torch.cat([(1 - p.detach()).flatten() for p in parameters.values()])
     assert float(moved.norm()) == pytest.approx(0.1, rel=1e-4)  # rate x the clipped length
 
@@ -479,7 +493,7 @@ def test_the_setting_for_determinism_is_given_back() -> None:
 
 
 def parts(batch: Any) -> list[Tensor]:
-    return [tensor for tensor in vars(batch).values() if tensor is not None]
+    return [tensor for tensor in vars(batch).values() if isinstance(tensor, Tensor)]
 
 
 @pytest.mark.parametrize("method", ["standard", "paper", "ravl"])
@@ -613,8 +627,8 @@ def test_the_loss_of_a_batch_is_put_together_from_its_parts(lab: Lab, encoder: s
     batch = Batches(vlm, data, replace(CONFIG, method="paper")).make(0)
     captions = torch.from_numpy(vlm.encode_texts(np.unique(data.caption).tolist()))
     text = torch.from_numpy(lab.text)
-    with torch.no_grad():
-        got = training._loss(vlm, batch, data, text, captions, replace(CONFIG, contrastive_weight=0.3))
+    objective = Objective(text, captions, 1 / vlm.tau, replace(CONFIG, contrastive_weight=0.3), 4, own_captions)
+    got = gradients(vlm, objective, encoder)(batch)
     assert batch.owner is not None
     assert batch.spurious is not None
     assert batch.regions is not None
@@ -628,7 +642,7 @@ def test_the_loss_of_a_batch_is_put_together_from_its_parts(lab: Lab, encoder: s
         torch.from_numpy(encoded.region), batch.owner, batch.spurious, batch.label, text, CONFIG.tau
     )
     want = [0.3 * contrast + 0.7 * (relevant + spurious), contrast, relevant, spurious]
-    assert [float(v) for v in vars(got).values()] == pytest.approx([float(v) for v in want], rel=1e-4)
+    assert [v.item() for v in got.named.values()] == pytest.approx([float(v) for v in want], rel=1e-4)
 
 
 def test_at_lambda_one_the_loss_and_its_gradient_are_those_of_clip(lab: Lab) -> None:
@@ -636,12 +650,15 @@ def test_at_lambda_one_the_loss_and_its_gradient_are_those_of_clip(lab: Lab) -> 
     own = np.array([f"{caption} {i}" for i, caption in enumerate(lab.data.caption)])
     data = replace(lab.data, caption=own, images=replace(lab.data.images, caption=own))
     vlm, config = small_clip(), replace(CONFIG, method="paper", contrastive_weight=1.0)
-    weights = training.trainable(vlm)
+    weights = training.trainable(vlm, METHODS["paper"].learns)
     made = Batches(vlm, data, config)
     batch = made.make(0)
     captions = training._caption_vectors(vlm, made.captions)
-    parts = training._loss(vlm, batch, data, torch.from_numpy(lab.text), captions, config)
-    got = torch.autograd.grad(parts.total, list(weights.values()), allow_unused=True)
+    objective = Objective(torch.from_numpy(lab.text), captions, 1 / vlm.tau, config, 4, own_captions=True)
+    parts = Gradients(vlm, weights, objective, "tokens", 8)(batch)
+    assert parts.relevant is not None
+    assert parts.spurious is not None
+    got = [weight.grad for weight in weights.values()]
 
     tokens = vlm._tokenizer(made.captions[batch.caption].tolist(), padding=True, return_tensors="pt")
     whole = vlm.module(**tokens, pixel_values=batch.pixels, return_loss=True).loss
@@ -723,3 +740,375 @@ def test_masked_regions_are_exchanged(masked: TrainingSet) -> None:
     assert plain.owner is not None
     assert len(swapped.owner) < len(plain.owner)
     assert not torch.equal(plain.pixels, swapped.pixels)
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.learns])
+def test_a_method_changes_what_it_declares_and_logs_its_terms(lab: Lab, method: str) -> None:
+    before = weights(small_clip())
+    _, _, folder = lab.train(f"method-{method}", replace(CONFIG, method=method, steps=10, evaluate_every=10))
+    last = checkpoint._read(folder.checkpoint / "last.safetensors", {})[0]
+    changed = {name for name in before if name in last and last[name].numpy().tobytes() != before[name]}
+    declared = METHODS[method]
+    assert changed == {name for name in before if name.startswith(declared.learns) and "_ids" not in name}
+    (row,) = [row for row in folder.log() if "loss" in row]
+    terms = {"": set(), "regions": {"relevant", "spurious"}, "classes": {"classes"}, "groups": {"classes"}}
+    contrastive = {"contrastive"} if declared.contrastive else set()
+    assert set(row) - {"step", "loss", "lr", "seconds"} == terms[declared.term] | contrastive
+
+
+@pytest.mark.parametrize(("method", "removed", "pasted"), [("ravl", True, True), ("erase", True, False)])
+def test_erasing_is_the_exchange_without_pasting(lab: Lab, method: str, removed: bool, pasted: bool) -> None:
+    plain, other = (
+        Batches(small_clip(), lab.data, replace(CONFIG, method=name, exchange=1.0, batch_size=1000)).make(0)
+        for name in ("standard", method)
+    )
+    marked = lab.data.spurious.reshape(-1, 4).any(1)
+    rows = np.random.default_rng([CONFIG.seed, 0, 0]).permutation(len(marked))
+    for place, image in enumerate(rows):
+        differs = not torch.equal(plain.pixels[place], other.pixels[place])
+        assert differs == (removed if marked[image] else pasted)
+
+
+def test_a_share_of_the_images_lets_its_regions_enter(lab: Lab) -> None:
+    """The others stay in the batch, as images without regions; all processes agree on which."""
+    config = replace(CONFIG, method="paper")
+    every = Batches(small_clip(), lab.data, config).make(3)
+    some = Batches(small_clip(), lab.data, replace(config, region_share=0.5)).make(3)
+    assert torch.equal(every.pixels, some.pixels)
+    assert every.owner is not None
+    assert some.owner is not None
+    assert every.regions is not None
+    assert some.regions is not None
+    assert len(some.owner.unique()) == 4
+    kept = torch.isin(every.owner, some.owner)
+    assert torch.equal(every.regions[kept], some.regions)
+    owners = []
+    for i in range(2):
+        half = Batches(small_clip(), lab.data, replace(config, region_share=0.5), Processes(i, 2)).make(3)
+        assert half.owner is not None
+        owners.append(half.owner + half.first)
+    assert torch.equal(torch.cat(owners), some.owner)
+    shares = {name: baselines.region_share(MitigationConfig(method=name)) for name in METHODS}
+    assert shares == dict.fromkeys(METHODS, 1.0) | {"ravl": 1 / 3}
+    assert baselines.region_share(MitigationConfig(region_share=0.7)) == 0.7
+
+
+@pytest.mark.parametrize(("classes", "spurious", "pays"), [(2, 0, True), (2, 1, False), (4, 0, False), (1, 1, True)])
+def test_the_first_look_at_regions_must_pay(lab: Lab, classes: int, spurious: int, pays: bool) -> None:
+    """Eight images with four regions each, `spurious` of them spurious; less than two thirds must be able to enter."""
+    nothing, place = torch.zeros(8, dtype=torch.long), torch.arange(32)
+    batch = batching.Batch(
+        torch.zeros(8, 3, 2, 2), torch.arange(8) % classes, nothing, nothing, 0, place // 4, place % 4 < spurious,
+        torch.zeros(32, 16),
+    )  # fmt: skip
+    vlm = small_clip()
+    assert gradients(vlm, objective_of(lab, vlm, lab.data, CONFIG))._pays(batch) == pays
+
+
+@pytest.mark.parametrize("method", ["exchange", "erase", "upsampled", "jtt", "vl-gdro"])
+def test_only_the_region_term_embeds_regions(lab: Lab, method: str) -> None:
+    assert Batches(small_clip(), lab.data, replace(CONFIG, method=method)).make(0).regions is None
+
+
+def test_images_are_drawn_by_their_weights(lab: Lab) -> None:
+    made = Batches(small_clip(), lab.data, replace(CONFIG, method="upsampled"))
+    drawn = np.concatenate([made._drawn(step) for step in range(500)])
+    share = np.bincount(lab.data.group[drawn]) / len(drawn)
+    assert share == pytest.approx(np.full(4, 0.25), abs=0.03)
+    made = Batches(small_clip(), lab.data, replace(CONFIG, method="jtt"))
+    drawn = np.concatenate([made._drawn(step) for step in range(500)])
+    count = np.bincount(drawn, minlength=len(lab.data.images))
+    assert count[lab.data.wrong].mean() / count[~lab.data.wrong].mean() == pytest.approx(20, rel=0.15)
+
+
+def test_group_weights_survive_an_interruption(lab: Lab) -> None:
+    config = replace(CONFIG, method="vl-gdro")
+    whole = lab.train("gdro-whole", config)
+    with pytest.raises(Stopped):
+        lab.train("gdro-stopped", config, stop_after(9))
+    assert_same_end(lab.train("gdro-stopped", config), whole)
+    with checkpoint.safe_open(whole[2].checkpoint / "last.safetensors", framework="pt") as file:
+        found = json.loads(file.metadata()["about"])["group_weights"]
+    assert sum(found) == pytest.approx(1)
+    assert len(set(found)) == 4
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def gradient_of(vlm: TransformersClip) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in vlm.module.named_parameters() if p.grad is not None}
+
+
+def objective_of(lab: Lab, vlm: TransformersClip, data: TrainingSet, config: MitigationConfig) -> Objective:
+    captions = torch.from_numpy(vlm.encode_texts(np.unique(data.caption).tolist()))
+    own = data.images.caption is not None
+    return Objective(torch.from_numpy(lab.text), captions, 1 / vlm.tau, config, int(data.group.max()) + 1, own)
+
+
+def assert_close(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
+    assert got.keys() == want.keys()
+    for name in want:
+        largest = want[name].abs().max().item()
+        assert torch.allclose(got[name], want[name], rtol=1e-3, atol=1e-4 * largest + 1e-8), name
+
+
+@pytest.mark.parametrize("encoder", ["tokens", "crop"])
+@pytest.mark.parametrize("seed", range(3))
+def test_regions_that_do_not_enter_the_loss_are_not_missed(lab: Lab, encoder: str, seed: int) -> None:
+    """Loss and gradient are those of all regions, embedded with gradient."""
+    data, config = replace(lab.data, encoder=encoder), replace(CONFIG, method="paper", seed=seed)
+    vlm, whole = small_clip(seed), small_clip(seed)
+    batch = Batches(vlm, data, config).make(0)
+    assert batch.owner is not None
+    assert batch.spurious is not None
+    assert batch.regions is not None
+    rule = objective_of(lab, vlm, data, config)
+    step = gradients(vlm, rule, encoder)
+    got = step(batch)
+    enters = step._entering(step._regions(next(gradienting._pieces(batch, 99))), batch)
+    assert enters[batch.spurious].all()
+    assert 8 <= int(enters.sum()) < len(enters)
+
+    training.trainable(whole, ("vision_model.", "visual_projection."))
+    if encoder == "tokens":
+        image, region = whole.image_and_region_vectors(batch.pixels, batch.owner, batch.regions)
+    else:
+        image, region = whole.image_vectors(batch.pixels), whole.image_vectors(batch.regions)
+    want = rule(image, batch, RegionVectors(region, batch.owner, batch.spurious))
+    want.total.backward()
+    assert {k: v.item() for k, v in got.named.items()} == pytest.approx(
+        {k: v.item() for k, v in want.named.items()}, rel=1e-5
+    )
+    assert_close(gradient_of(vlm), gradient_of(whole))
+
+
+@pytest.mark.parametrize("method", ["ravl", "standard", "vl-gdro"])
+@pytest.mark.parametrize("encoder", ["tokens", "crop"])
+@pytest.mark.parametrize("micro", [1, 3, 8])
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole(lab: Lab, method: str, encoder: str, micro: int) -> None:
+    data, config = replace(lab.data, encoder=encoder), replace(CONFIG, method=method)
+    whole, pieces = small_clip(), small_clip()
+    batch = Batches(whole, data, config).make(1)
+    want = gradients(whole, objective_of(lab, whole, data, config), encoder)(batch)
+    step = gradients(pieces, objective_of(lab, pieces, data, config), encoder, micro=micro)
+    got = step._in_pieces(batch)
+    assert {k: v.item() for k, v in got.named.items()} == pytest.approx(
+        {k: v.item() for k, v in want.named.items()}, rel=1e-5
+    )
+    assert_close(gradient_of(pieces), gradient_of(whole))
+
+
+class Shares(Processes):
+    """The second of three processes, in one: the others' rows are given."""
+
+    others: ClassVar[list[list[Tensor]]] = []
+
+    def rows(self, own: Tensor) -> Tensor:
+        before, after = self.others.pop(0)
+        return torch.cat([before, own, after])
+
+    def add(self, tensors: Any) -> None:
+        list(tensors)
+
+
+def test_shares_of_a_batch_make_up_its_gradient(lab: Lab) -> None:
+    """Three processes one after the other: each gets the others' vectors, and their gradients add up."""
+    config = replace(CONFIG, batch_size=8)
+    whole = small_clip()
+    batch = Batches(whole, lab.data, config).make(0)
+    want = gradients(whole, objective_of(lab, whole, lab.data, config))(batch)
+    steps, batches = [], []
+    for index in range(3):
+        vlm, of = small_clip(), Processes(index, 3)
+        steps.append(gradients(vlm, objective_of(lab, vlm, lab.data, config), processes=Shares(index, 3)))
+        batches.append(Batches(vlm, lab.data, config, of).make(0))
+    assert torch.equal(torch.cat([own.pixels for own in batches]), batch.pixels)
+    assert all(torch.equal(own.label, batch.label) for own in batches)
+    sent: list[list[Tensor]] = []
+    with torch.no_grad():
+        for step, own in zip(steps, batches, strict=True):
+            image, region = step._values(own)
+            enters = step._entering(region, own)
+            beside = step._beside(region[enters], own, enters)
+            sent.append([image, beside.vector, beside.owner, beside.spurious.long()])
+    total: dict[str, Tensor] = {}
+    for index, (step, own) in enumerate(zip(steps, batches, strict=True)):
+        Shares.others = [
+            [
+                torch.cat([sent[i][kind] for i in part] or [sent[0][kind][:0]])
+                for part in (range(index), range(index + 1, 3))
+            ]
+            for kind in range(4)
+        ]
+        parts = step(own)
+        assert parts.total.item() == pytest.approx(want.total.item(), rel=1e-5)
+        for name, gradient in gradient_of(step.vlm).items():
+            total[name] = total.get(name, 0) + gradient
+    assert_close(total, gradient_of(whole))
+
+
+def test_shares_are_contiguous_and_even() -> None:
+    for n in (0, 1, 7, 8):
+        shares = [Processes(i, 3).share(n) for i in range(3)]
+        assert list(chain(*shares)) == list(range(n))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert Processes().share(5) == range(5)
+
+
+def test_memory_that_runs_out_makes_smaller_pieces_of_the_same_batch(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, whole = small_clip(), small_clip()
+    batch = Batches(vlm, lab.data, CONFIG).make(0)
+    gradients(whole, objective_of(lab, whole, lab.data, CONFIG))(batch)
+    real, tried = TransformersClip.image_and_region_vectors, []
+
+    def tight(self: TransformersClip, pixels: Tensor, *rest: Any) -> Any:
+        tried.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return real(self, pixels, *rest)
+
+    monkeypatch.setattr(TransformersClip, "image_and_region_vectors", tight)
+    step = gradients(vlm, objective_of(lab, vlm, lab.data, CONFIG), micro=8)
+    step(batch)
+    assert step.micro == 2
+    assert tried == [8, 4, *[2] * 4, *[2] * 4]
+    assert_close(gradient_of(vlm), gradient_of(whole))
+    _, _, folder = lab.train("tight", replace(CONFIG, steps=2))
+    (row,) = [row for row in folder.log() if "loss" in row]
+    assert row["micro_batch"] == 2
+
+
+def test_an_image_that_does_not_fit_is_one_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*rest: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr(TransformersClip, "image_and_region_vectors", full)
+    with pytest.raises(RunError, match=r"one image must fit .* Tried to allocate 2 GiB\. Start again"):
+        lab.train("full-memory", CONFIG)
+
+    def broken(*rest: Any) -> Any:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(TransformersClip, "image_and_region_vectors", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        lab.train("broken", CONFIG)
+
+
+def test_a_training_in_small_pieces_ends_where_the_whole_one_does(
+    lab: Lab, unbroken: tuple[int, TransformersClip, MitigationFolder]
+) -> None:
+    _, _, folder = lab.train("pieces", replace(CONFIG, micro_batch=3))
+    pairs = zip(folder.log(), unbroken[2].log(), strict=True)
+    assert all(a["loss"] == pytest.approx(b["loss"], rel=1e-3) for a, b in pairs if "loss" in b)
+
+
+# --- precision, patience, memory -------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(lab: Lab) -> None:
+    assert not uses_half(CONFIG, torch.device("cpu"))
+    assert uses_half(CONFIG, torch.device("cuda"))
+    assert not uses_half(replace(CONFIG, precision="fp32"), torch.device("cuda"))
+    exact, half = small_clip(), small_clip()
+    batch = Batches(exact, lab.data, CONFIG).make(0)
+    parts = [
+        gradients(vlm, objective_of(lab, vlm, lab.data, CONFIG), half=vlm is half, micro=micro)(batch).named
+        for vlm, micro in ((exact, 8), (half, 8), (half, 3))
+    ]
+    for name, part in parts[0].items():
+        assert all(other[name].dtype == torch.float32 for other in parts)
+        assert [other[name].item() for other in parts[1:]] == pytest.approx([part.item()] * 2, rel=0.02)
+    one, other = (torch.cat([g.flatten() for g in gradient_of(vlm).values()]) for vlm in (exact, half))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.95  # of the last two, the sum
+    assert all(p.dtype == torch.float32 for p in half.module.parameters())
+    _, _, folder = lab.train("bf16", replace(CONFIG, precision="bf16", steps=2))
+    assert all(math.isfinite(v) for row in folder.log() if "loss" in row for v in row.values())
+
+
+def test_training_stops_when_the_worst_group_no_longer_rises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.3, 0.2, 0.3, 0.2, 0.9])
+
+    def score(*rest: Any) -> dict[str, Any]:
+        return {"worst_group": next(scores), "overall": 0.5, "worst_group_name": "x"}
+
+    monkeypatch.setattr(training, "_score", score)
+    config = replace(CONFIG, steps=20, evaluate_every=2, patience=2)
+    best, vlm, folder = lab.train("patient", config)
+    assert best == 2
+    assert [row["step"] for row in folder.log() if "overall" in row] == [0, 2, 4, 6]
+    again = lab.train("patient", config)  # it does not go on
+    assert again[0] == best
+    assert weights(again[1]) == weights(vlm)
+    assert next(scores) == 0.2
+
+
+@pytest.mark.parametrize("method", ["standard", "paper"])
+def test_the_memory_estimate_is_about_what_the_layers_keep(lab: Lab, method: str) -> None:
+    """Counted: the weights, and every tensor that autograd keeps, once."""
+    vlm, config = small_clip(), replace(CONFIG, method=method)
+    learning = training.trainable(vlm, METHODS[method].learns)
+    batch = Batches(vlm, lab.data, config).make(0)
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        if batch.regions is None or batch.owner is None:
+            vectors = (vlm.image_vectors(batch.pixels),)
+        else:
+            vectors = vlm.image_and_region_vectors(batch.pixels, batch.owner, batch.regions)
+    assert all(vector.requires_grad for vector in vectors)
+    own = {p.untyped_storage().data_ptr(): 4 * p.numel() for p in vlm.module.parameters()}
+    held = sum(size for place, size in kept.items() if place not in own)
+    needed = sum(own.values()) + 12 * sum(p.numel() for p in learning.values()) + held
+    assert needed * 0.95 <= estimate(vlm, lab.data, config, 8) <= needed * 1.25
+    assert estimate(vlm, lab.data, config, 4) < estimate(vlm, lab.data, config, 8)
+    assert estimate(vlm, lab.data, replace(CONFIG, method="dfr"), 8) < estimate(vlm, lab.data, config, 8)
+    assert free_memory(torch.device("cpu")) > 1e6
+
+
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+
+def test_adapters_learn_alone_and_end_as_an_ordinary_model(lab: Lab) -> None:
+    pytest.importorskip("peft")
+    config = replace(CONFIG, lora_rank=2, lr=1e-2)
+    best, vlm, folder = lab.train("lora", config)
+    assert best > 0
+    before, after = small_clip().module.state_dict(), vlm.module.state_dict()
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    tower = moved - {"visual_projection.weight"}
+    assert {name.split(".")[-2] for name in tower} == set(LAYERS)
+    for name in tower:
+        assert name.endswith("weight")
+        assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 2
+    last = checkpoint._read(folder.checkpoint / "last.safetensors", {})[0]
+    learned = {name for name in last if ":" not in name}
+    assert all("lora_" in name or name == "visual_projection.weight" for name in learned)
+
+
+def test_a_training_of_adapters_continues_to_the_same_bits(lab: Lab) -> None:
+    pytest.importorskip("peft")
+    config = replace(CONFIG, lora_rank=2, steps=8)
+    with pytest.raises(Stopped):
+        lab.train("lora-stopped", config, stop_after(5))
+    assert_same_end(lab.train("lora-stopped", config), lab.train("lora-whole", config))
+
+
+def test_adapters_without_peft_say_what_to_install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"pip install 'ravl-dashboard\[lora\]'"):
+        lab.train("no-peft", replace(CONFIG, lora_rank=2))
+
+
+def test_methods_that_only_move_the_projection_need_no_adapters(lab: Lab) -> None:
+    _, one, _ = lab.train("dfr-lora", replace(CONFIG, method="dfr", lora_rank=2, steps=2))
+    _, two, _ = lab.train("dfr-plain", replace(CONFIG, method="dfr", steps=2))
+    assert weights(one) == weights(two)

@@ -1,6 +1,7 @@
 """Training batches: images after the exchange, their regions and captions, made ahead in the background.
 
-A batch is a function of seed and step alone, so a training can be continued at any step.
+A batch is a function of seed and step alone, and what happens to an image one of seed, step and its place: so a
+training can be continued at any step, and a batch be divided among processes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from torch import Tensor
 
 from ravl.config import MitigationConfig
 from ravl.data import load_images
+from ravl.mitigation.baselines import METHODS, draw_weights, region_share
 from ravl.mitigation.exchange import Exchanged, exchange
+from ravl.mitigation.processes import Processes
 from ravl.tables import ImageSet, Regions
 from ravl.vlm.transformers_clip import TransformersClip
 
@@ -29,6 +32,8 @@ BANK_SIZE = 256
 """Crops of spurious regions that exchange pastes from."""
 CACHE_BYTES = 2**30
 """Image sets of up to so many bytes of pixels stay decoded in memory."""
+
+_NO_BOX = np.zeros((0, 4), np.int32)
 
 Read = Callable[[Sequence[int]], list[Image.Image]]
 """Decodes images by their ids, in that order."""
@@ -40,6 +45,7 @@ class TrainingSet:
 
     spurious: (R,) bool, regions of a confirmed feature. keep: (I,) int, the region of an image that speaks most for its
     class (-1 without regions). caption: (I,) str. encoder, context: how regions are embedded, as in the audit.
+    group: (I,) int ids from 0. wrong: (I,) bool, images that the audited model gets wrong.
     """
 
     images: ImageSet
@@ -49,9 +55,14 @@ class TrainingSet:
     caption: NDArray[np.str_]
     encoder: str
     context: float
+    group: NDArray[np.integer[Any]]
+    wrong: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        wanted = {"spurious": len(self.regions), "keep": len(self.images), "caption": len(self.images)}
+        wanted = {
+            "spurious": len(self.regions),
+            **dict.fromkeys(("keep", "caption", "group", "wrong"), len(self.images)),
+        }
         for name, length in wanted.items():
             if len(getattr(self, name)) != length:
                 raise ValueError(f"TrainingSet.{name} must have length {length}, got {len(getattr(self, name))}.")
@@ -61,16 +72,19 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with n regions, on the CPU; the regions are None where the method does not use them.
+    """B images, and of those that are this process's the pixels and regions, on the CPU.
 
-    pixels: (B, 3, H, W). label: (B,) class. caption: (B,) index into the distinct captions. owner: (n,) image of a
-    region, within the batch. spurious: (n,) bool. regions: (n, N) bool patches for the encoder tokens, (n, 3, H, W)
-    pixels for crop. Regions that exchange has painted over are left out.
+    label: (B,) class. caption: (B,) index into the distinct captions. group: (B,) its id. first: number of the first
+    image of this process. pixels: (b, 3, H, W). The others are None where the method does not use regions:
+    owner: (n,) image of a region, among the b. spurious: (n,) bool. regions: (n, N) bool patches for the encoder
+    tokens, (n, 3, H, W) pixels for crop. Regions that exchange has painted over are left out.
     """
 
     pixels: Tensor
     label: Tensor
     caption: Tensor
+    group: Tensor
+    first: int = 0
     owner: Tensor | None = None
     spurious: Tensor | None = None
     regions: Tensor | None = None
@@ -87,45 +101,71 @@ def captions_of(images: ImageSet, templates: Sequence[str]) -> NDArray[np.str_]:
 
 
 class Batches:
-    """Makes the batch of a step from nothing but the seed and the step. captions: the distinct ones, sorted."""
+    """Makes the batch of a step from nothing but seed and step. captions: the distinct ones, sorted. size: B."""
 
-    def __init__(self, vlm: TransformersClip, data: TrainingSet, config: MitigationConfig) -> None:
-        self.vlm, self.data, self.config = vlm, data, config
+    def __init__(
+        self, vlm: TransformersClip, data: TrainingSet, config: MitigationConfig, processes: Processes = Processes()
+    ) -> None:
+        self.vlm, self.data, self.config, self.method = vlm, data, config, METHODS[config.method]
+        self._processes = processes
         self.captions, self._caption = np.unique(data.caption, return_inverse=True)
-        self._size = min(config.batch_size, len(data.images))
+        self.size = min(config.batch_size, len(data.images))
+        self._weights = draw_weights(self.method.drawn, data.group, data.wrong)
         self._read = reader(data.images)
 
     def make(self, step: int) -> Batch:
-        """Every epoch is a new order of the images; a rest that fills no batch is left out of it."""
-        images, regions = self.data.images, self.data.regions
-        epoch, place = divmod(step, len(images) // self._size)
-        order = np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(images))
-        rows = order[place * self._size : (place + 1) * self._size]
-        rng = np.random.default_rng([self.config.seed, 1, step])
-        shown = [self._shown(i, picture, rng) for i, picture in zip(rows, self._read(rows.tolist()), strict=True)]
+        images, regions, seed = self.data.images, self.data.regions, self.config.seed
+        whole = self._drawn(step)
+        own = self._processes.share(len(whole))
+        rows = whole[own.start : own.stop]
+        pictures = zip(own, rows, self._read(rows.tolist()), strict=True)
+        shown = [self._shown(i, picture, np.random.default_rng([seed, 1, step, k])) for k, i, picture in pictures]
         pixels = self.vlm.pixels([s.image for s in shown])
-        label = torch.from_numpy(images.label[rows].astype(np.int64))
-        caption = torch.from_numpy(self._caption[rows])
-        if self.config.method == "standard":
-            return Batch(pixels, label, caption)
-        left = [regions.box[regions.rows_of(i)][~s.removed] for i, s in zip(rows, shown, strict=True)]
-        masks = [list(compress(regions.masks_of(i), ~s.removed)) for i, s in zip(rows, shown, strict=True)]
+        columns = (images.label.astype(np.int64), self._caption, self.data.group)
+        label, caption, group = (torch.from_numpy(column[whole]) for column in columns)
+        if self.method.term != "regions":
+            return Batch(pixels, label, caption, group, own.start)
+        stays = [
+            ~s.removed & part for s, part in zip(shown, self._taking_part(step)[own.start : own.stop], strict=True)
+        ]
+        left = [regions.box[regions.rows_of(i)][stay] for i, stay in zip(rows, stays, strict=True)]
+        masks = [list(compress(regions.masks_of(i), stay)) for i, stay in zip(rows, stays, strict=True)]
         owner = np.repeat(np.arange(len(rows)), [len(box) for box in left])
-        spurious = torch.from_numpy(np.concatenate([s.spurious[~s.removed] for s in shown]))
+        marked = [s.spurious[stay] for s, stay in zip(shown, stays, strict=True)]
+        spurious = torch.from_numpy(np.concatenate([np.zeros(0, bool), *marked]))
         if self.data.encoder == "tokens":
-            inputs = self.vlm.patches(images.size[rows][owner], np.concatenate(left), list(chain(*masks)))
+            inputs = self.vlm.patches(images.size[rows][owner], np.concatenate([_NO_BOX, *left]), list(chain(*masks)))
         else:
             inputs = self.vlm.crop_pixels([s.image for s in shown], left, self.data.context, masks)
-        return Batch(pixels, label, caption, torch.from_numpy(owner), spurious, inputs)
+        return Batch(pixels, label, caption, group, own.start, torch.from_numpy(owner), spurious, inputs)
+
+    def _drawn(self, step: int) -> NDArray[np.integer[Any]]:
+        """Images of a step. With weights each is drawn for itself, and may come twice.
+
+        Else every epoch is a new order of the images; a rest that fills no batch is left out of it.
+        """
+        n, seed = len(self.data.images), self.config.seed
+        if self._weights is not None:
+            return np.random.default_rng([seed, 0, step]).choice(n, self.size, p=self._weights)
+        epoch, place = divmod(step, n // self.size)
+        order = np.random.default_rng([seed, 0, epoch]).permutation(n)
+        return order[place * self.size : (place + 1) * self.size]
+
+    def _taking_part(self, step: int) -> NDArray[np.bool_]:
+        """(B,) the images whose regions the losses see; the others are as images without regions."""
+        count = max(1, round(region_share(self.config) * self.size))
+        order = np.random.default_rng([self.config.seed, 4, step]).permutation(self.size)
+        return order < count
 
     def _shown(self, image: int, picture: Image.Image, rng: np.random.Generator) -> Exchanged:
         own = self.data.regions.rows_of(image)
         spurious = self.data.spurious[own]
-        if self.config.method != "ravl":
+        if not self.method.exchange:
             return Exchanged(picture, spurious, np.zeros(len(spurious), bool))
         keep = int(self.data.keep[image]) - own.start if self.data.keep[image] >= 0 else None
         boxes, masks = self.data.regions.box[own], self.data.regions.masks_of(image)
-        return exchange(picture, boxes, spurious, keep, self._bank, self.config.exchange, rng, masks)
+        bank = self._bank if self.method.exchange == "both" else []
+        return exchange(picture, boxes, spurious, keep, bank, self.config.exchange, rng, masks)
 
     @cached_property
     def _bank(self) -> list[Image.Image]:

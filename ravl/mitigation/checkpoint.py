@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,17 @@ _LAST, _BEST = "last.safetensors", "best-{}.safetensors"
 
 @dataclass
 class State:
-    """Where the loop is; travels with the checkpoint. best_step: -1 before the first evaluation."""
+    """Where the loop is; travels with the checkpoint. best_step: -1 before the first evaluation.
+
+    group_weights: of group DRO; empty for other methods, and before the first step.
+    """
 
     step: int = 0
     seconds: float = 0.0
     best_step: int = -1
     best_worst: float = -1.0
     best_overall: float = -1.0
+    group_weights: list[float] = field(default_factory=list)
 
 
 def save(folder: Path, state: State, weights: dict[str, Parameter], optimizer: torch.optim.Optimizer) -> None:
@@ -50,16 +54,20 @@ def save(folder: Path, state: State, weights: dict[str, Parameter], optimizer: t
             old.unlink()
 
 
-def resume(folder: MitigationFolder, weights: dict[str, Parameter], optimizer: torch.optim.Optimizer) -> State:
-    """Load the last checkpoint into weights and optimiser, and drop what was logged after it.
+def resume(
+    folder: MitigationFolder, weights: dict[str, Parameter], optimizer: torch.optim.Optimizer, tidy: bool = True
+) -> State:
+    """Load the last checkpoint into weights and optimiser. A new state where there is none.
 
-    A new state where there is none. Raises RunError when it is damaged.
+    tidy: also drop what was logged after it, and partial files; for one process only. Raises RunError when the
+    checkpoint is damaged.
     """
     path = folder.checkpoint / _LAST
-    for torn in folder.checkpoint.glob(".tmp*"):  # what a killed save_file leaves behind
+    for torn in folder.checkpoint.glob(".tmp*") if tidy else ():  # what a killed save_file leaves behind
         torn.unlink()
     if not path.exists():
-        folder.write_log([])
+        if tidy:
+            folder.write_log([])
         return State()
     saved, about = _read(path, weights)
     for name, parameter in weights.items():
@@ -67,7 +75,8 @@ def resume(folder: MitigationFolder, weights: dict[str, Parameter], optimizer: t
             moments = {kind: saved[f"{kind}:{name}"].to(parameter.device) for kind in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": saved[f"step:{name}"], **moments}
     state = State(**about)
-    folder.write_log([row for row in folder.log() if row["step"] <= state.step])
+    if tidy:
+        folder.write_log([row for row in folder.log() if row["step"] <= state.step])
     return state
 
 

@@ -13,20 +13,42 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+GROUP_STEP = 0.01
+"""How fast group DRO turns to the group of the largest loss (eta of Sagawa et al. 2020)."""
 
 
 @dataclass(frozen=True)
 class LossParts:
-    """total = lambda * contrastive + (1 - lambda) * (relevant + spurious); scalars with gradient.
+    """total = lambda * contrastive + (1 - lambda) * the other parts; scalars with gradient, None: not a part of it.
 
     contrastive: L_CL. relevant: L_R, an image's relevant regions shall name its class, and more so than spurious ones
     name any class. spurious: L_A, they shall do it more than spurious regions and than relevant ones of other classes.
+    classes: cross-entropy over the class prompts, or its group DRO; then group_weights (G,) are those of the next step.
     """
 
     total: Tensor
-    contrastive: Tensor
-    relevant: Tensor
-    spurious: Tensor
+    contrastive: Tensor | None = None
+    relevant: Tensor | None = None
+    spurious: Tensor | None = None
+    classes: Tensor | None = None
+    group_weights: Tensor | None = None
+
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """The parts that there are, as the log calls them."""
+        parts = {"loss": self.total, "contrastive": self.contrastive, "relevant": self.relevant}
+        parts |= {"spurious": self.spurious, "classes": self.classes}
+        return {name: value for name, value in parts.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class GroupLoss:
+    """Group DRO of a batch. loss: scalar with gradient. weights: (G,) of the groups, summing to 1, for the next one."""
+
+    loss: Tensor
+    weights: Tensor
 
 
 def contrastive_loss(image: Tensor, text: Tensor, label: Tensor | None, logit_scale: Tensor | float) -> Tensor:
@@ -36,7 +58,7 @@ def contrastive_loss(image: Tensor, text: Tensor, label: Tensor | None, logit_sc
     would be negatives; a label of -1 (the caption names no class) is a positive of itself alone.
     Deviation: CLIP itself knows no labels; with `label=None` this is its loss.
     """
-    logits = logit_scale * _cosines(image, text)
+    logits = _cosines(image, text, logit_scale)
     same = torch.eye(len(image), dtype=torch.bool, device=image.device)
     if label is not None:
         same = same | ((label[:, None] == label) & (label >= 0)[:, None])
@@ -103,9 +125,28 @@ def combine(contrastive: Tensor, relevant: Tensor, spurious: Tensor, weight: flo
     return LossParts(weight * contrastive + (1 - weight) * (relevant + spurious), contrastive, relevant, spurious)
 
 
-def _cosines(left: Tensor, right: Tensor) -> Tensor:
-    """(n, m) products of unit vectors (n, D) and (m, D), in float32 or float64."""
+def class_losses(image: Tensor, class_text: Tensor, label: Tensor, tau: float) -> Tensor:
+    """(B,) cross-entropy of zero-shot classification by class_text (Y, D), at temperature tau; 0 where label is -1."""
+    return cross_entropy(_cosines(image, class_text) / tau, label, reduction="none", ignore_index=-1)
+
+
+def group_dro(losses: Tensor, group: Tensor, weights: Tensor, step: float = GROUP_STEP) -> GroupLoss:
+    """sum_g q_g l_g with q_g <- q_g exp(step l_g) / sum, l_g the mean loss of the group's images in the batch.
+
+    losses: (B,). group: (B,) ids below G. weights: (G,) q before. A group without an image in the batch has l_g = 0,
+    as in the code of Sagawa et al. (2020, arXiv 1911.08731), whose algorithm 1 this is.
+    """
+    count = torch.bincount(group, minlength=len(weights))
+    total = losses.new_zeros(len(weights)).index_add(0, group, losses)
+    mean = total / count.clamp(min=1)
+    raised = weights * torch.exp(step * mean.detach().to(weights.dtype))
+    raised = raised / raised.sum()
+    return GroupLoss((raised.to(mean.dtype) * mean).sum(), raised)
+
+
+def _cosines(left: Tensor, right: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """(n, m) scaled products of unit vectors (n, D) and (m, D), in float32 or float64."""
     half = (torch.float16, torch.bfloat16)
     left, right = (side.float() if side.dtype in half else side for side in (left, right))
     with torch.autocast(left.device.type, enabled=False):
-        return left @ right.T
+        return scale * left @ right.T

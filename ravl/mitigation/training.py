@@ -1,9 +1,9 @@
-"""Region-aware fine-tuning: one plain loop.
+"""Fine-tuning: one plain loop for every method (`ravl.mitigation.baselines`).
 
-The text tower and the temperature are locked; the vision tower and its projection learn, in float32. Which regions are
-spurious was decided once, with the audited model; the student embeds them anew at every step. A batch is a function of
-seed and step alone, and a checkpoint holds weights and optimiser moments, so that a killed training continues to the
-weights of an unbroken one: bit for bit on the CPU of one machine, up to rounding on a GPU.
+The text tower and the temperature are locked; the vision tower and its projection learn, in float32. Which
+regions are spurious was decided once, with the audited model; the student embeds them anew at every step. A batch is a
+function of seed and step alone, and a checkpoint holds weights and optimiser moments, so that a killed training
+continues to the weights of an unbroken one: bit for bit on the CPU of one machine, up to rounding on a GPU.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ravl.config import MitigationConfig
-from ravl.data import load_images
 from ravl.errors import RunError
 from ravl.evaluation import MIN_COUNT, group_accuracy
-from ravl.mitigation.batches import Batch, Batches, Read, TrainingSet, ahead, captions_of, reader
-from ravl.mitigation.checkpoint import load_best, resume, save
-from ravl.mitigation.loss import LossParts, combine, contrastive_loss, region_losses
+from ravl.mitigation import lora
+from ravl.mitigation.baselines import METHODS
+from ravl.mitigation.batches import Batches, Read, TrainingSet, ahead, captions_of, reader
+from ravl.mitigation.checkpoint import State, load_best, resume, save
+from ravl.mitigation.gradients import Gradients
+from ravl.mitigation.loss import LossParts
+from ravl.mitigation.memory import estimate, free_memory, uses_half
+from ravl.mitigation.objective import Objective
+from ravl.mitigation.processes import Processes
 from ravl.store import MitigationFolder
-from ravl.tables import ImageSet, Report, Step, quiet
+from ravl.tables import ImageSet, Report, Step
 from ravl.vlm.transformers_clip import TransformersClip
 
 __all__ = ["TrainingSet", "ValidationSet", "captions_of", "predict", "train"]
@@ -59,6 +64,7 @@ def train(
     config: MitigationConfig,
     folder: MitigationFolder,
     report: Report,
+    processes: Processes = Processes(),
 ) -> int:
     """Fine-tune `vlm` in place and leave it with the weights of its best step, which is returned.
 
@@ -72,51 +78,83 @@ def train(
     if not len(data.images) or not len(validation.images):
         found = f"{len(data.images)} and {len(validation.images)}"
         raise ValueError(f"data and validation must hold at least one image each, got {found}.")
-    weights = trainable(vlm)
+    weights = learning(vlm, config)
     optimizer = torch.optim.AdamW(_decay_groups(weights, config.weight_decay), lr=1.0)
     peak = config.lr or default_lr(sum(p.numel() for p in weights.values()))
-    batches = Batches(vlm, data, config)
-    text, captions = torch.from_numpy(class_text).to(vlm.device), _caption_vectors(vlm, batches.captions)
-    read = reader(validation.images)
-    state = resume(folder, weights, optimizer)
-    begun = time.perf_counter() - state.seconds
-
-    def evaluate() -> None:
-        row = {"step": state.step, **_score(vlm, validation, class_text, read)}
-        folder.append_log(row)
-        if (row["worst_group"], row["overall"]) > (state.best_worst, state.best_overall):
-            state.best_step, state.best_worst, state.best_overall = state.step, row["worst_group"], row["overall"]
-        state.seconds = round(time.perf_counter() - begun, 2)
-        save(folder.checkpoint, state, weights, optimizer)
-
+    batches = Batches(vlm, data, config, processes)
+    gradients = _gradients(vlm, batches, _on(vlm, class_text), weights, processes)
+    objective, micro = gradients.objective, gradients.micro
+    state = resume(folder, weights, optimizer, processes.first)
+    if state.group_weights:
+        objective.group_weights = torch.tensor(state.group_weights, dtype=torch.float64)
+    judge = _Judge(vlm, validation, class_text, folder, weights, optimizer, state, processes)
     if state.best_step < 0:
-        evaluate()
-    report(Step("training", state.step, config.steps))
+        judge.evaluate()
+    memory = {"memory_gb": estimate(vlm, data, config, micro) / 1e9, "memory_free_gb": free_memory(vlm.device) / 1e9}
+    report(Step("training", state.step, config.steps, memory))
+    left = range(state.step, state.step if exhausted(state, config) else config.steps)
     with _repeatable(vlm.device):
-        for batch in ahead(batches.make, range(state.step, config.steps)):
+        for batch in ahead(batches.make, left):
             rate = learning_rate(state.step, config.steps, peak)
-            loss = partial(_loss, vlm, batch, data, text, captions, config)
-            facts = _update(loss, weights, optimizer, rate)
-            if config.method == "standard":
-                facts = {name: facts[name] for name in ("loss", "contrastive")}
+            parts = update(partial(gradients, batch), weights, optimizer, rate)
+            if parts.group_weights is not None:
+                objective.group_weights, state.group_weights = parts.group_weights, parts.group_weights.tolist()
             state.step += 1
             last = state.step == config.steps
+            facts = {name: round(float(value.detach()), 6) for name, value in parts.named.items()}
             if state.step % LOG_EVERY == 0 or last:
-                seconds = round(time.perf_counter() - begun, 2)
-                folder.append_log({"step": state.step, **facts, "lr": rate, "seconds": seconds})
+                judge.log({**facts, "lr": rate} | ({"micro_batch": gradients.micro} if gradients.micro < micro else {}))
             if state.step % config.evaluate_every == 0 or last:
-                evaluate()
+                judge.evaluate()
             shown = {"loss": facts["loss"], "best_worst_group": state.best_worst}
             report(Step("training", state.step, config.steps, shown))
+            if exhausted(state, config):
+                break
+    processes.wait()  # the first has written it
     load_best(folder.checkpoint, state, weights)
+    if _adapted(config):
+        lora.merge(vlm)
     return state.best_step
 
 
-def trainable(vlm: TransformersClip) -> dict[str, Parameter]:
-    """Lock everything but the vision tower and its projection; returns what is left, by name, in a fixed order."""
+def _gradients(
+    vlm: TransformersClip, batches: Batches, class_text: Tensor, weights: dict[str, Parameter], processes: Processes
+) -> Gradients:
+    data, config = batches.data, batches.config
+    objective = Objective(
+        class_text,
+        _caption_vectors(vlm, batches.captions),
+        1 / vlm.tau,
+        config,
+        n_groups=int(data.group.max()) + 1,
+        own_captions=data.images.caption is not None,
+    )
+    own = max(1, len(processes.share(batches.size)))
+    micro = min(config.micro_batch or own, own)
+    return Gradients(vlm, weights, objective, data.encoder, micro, uses_half(config, vlm.device), processes)
+
+
+def learning(vlm: TransformersClip, config: MitigationConfig) -> dict[str, Parameter]:
+    """The parameters that learn. With `lora_rank` those of the vision tower are adapters, which are put in here."""
+    learns = METHODS[config.method].learns
+    if not _adapted(config):
+        return trainable(vlm, learns)
+    assert config.lora_rank is not None
+    lora.insert(vlm, config.lora_rank, config.seed)
+    return trainable(vlm, learns, without=lambda name: name.startswith("vision_model.") and ".lora_" not in name)
+
+
+def _adapted(config: MitigationConfig) -> bool:
+    return config.lora_rank is not None and "vision_model." in METHODS[config.method].learns
+
+
+def trainable(
+    vlm: TransformersClip, beginnings: tuple[str, ...], without: Callable[[str], bool] = lambda name: False
+) -> dict[str, Parameter]:
+    """Lock everything but the parameters whose names begin so; returns these, by name, in a fixed order."""
     chosen = {}
     for name, parameter in sorted(vlm.module.named_parameters()):
-        parameter.requires_grad_(name.startswith(("vision_model.", "visual_projection.")))
+        parameter.requires_grad_(name.startswith(beginnings) and not without(name))
         if parameter.requires_grad:
             chosen[name] = parameter
     return chosen
@@ -135,23 +173,24 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def exhausted(state: State, config: MitigationConfig) -> bool:
+    """Whether the last `patience` evaluations brought no better step."""
+    return config.patience is not None and state.step - state.best_step >= config.patience * config.evaluate_every
+
+
 def predict(
-    vlm: TransformersClip,
-    images: ImageSet,
-    class_text: NDArray[np.float32],
-    batch_size: int,
-    report: Report,
-    stage: str,
-    read: Read | None = None,
+    vlm: TransformersClip, images: ImageSet, class_text: NDArray[np.float32], batch_size: int, read: Read, rows: range
 ) -> NDArray[np.int64]:
-    """(I,) zero-shot classes. read: another way to decode the images than from their files."""
-    predicted = np.zeros(len(images), np.int64)
-    for first in range(0, len(images), batch_size):
-        rows = range(first, min(first + batch_size, len(images)))
-        pictures = load_images(images, rows) if read is None else read(rows)
-        predicted[rows.start : rows.stop] = (vlm.encode_images(pictures) @ class_text.T).argmax(1)
-        report(Step(stage, rows.stop, len(images)))
-    return predicted
+    """Zero-shot classes of the images `rows`. read: decodes them."""
+    predicted = [np.zeros(0, np.int64)]
+    for first in range(rows.start, rows.stop, batch_size):
+        pictures = read(range(first, min(first + batch_size, rows.stop)))
+        predicted.append((vlm.encode_images(pictures) @ class_text.T).argmax(1))
+    return np.concatenate(predicted)
+
+
+def _on(vlm: TransformersClip, vectors: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(vectors).to(vlm.device)
 
 
 def _caption_vectors(vlm: TransformersClip, captions: NDArray[np.str_]) -> Tensor:
@@ -163,61 +202,26 @@ def _caption_vectors(vlm: TransformersClip, captions: NDArray[np.str_]) -> Tenso
 # --- one step --------------------------------------------------------------------------------------------------------
 
 
-def _loss(
-    vlm: TransformersClip,
-    batch: Batch,
-    data: TrainingSet,
-    class_text: Tensor,
-    captions: Tensor,
-    config: MitigationConfig,
+def update(
+    backward: Callable[[], LossParts], weights: dict[str, Parameter], optimizer: torch.optim.Optimizer, rate: float
 ) -> LossParts:
-    """The loss of a batch. Equal captions, or captions made from equal class names, are positives of each other."""
-    label, caption = batch.label.to(vlm.device), batch.caption.to(vlm.device)
-    positive = label if data.images.caption is None else caption
-    scale = 1 / vlm.tau
+    """One optimiser step; returns the parts of the loss. Raises RunError before the weights are spoiled.
 
-    def contrast(image: Tensor) -> Tensor:
-        return contrastive_loss(image, captions[caption], positive, scale)
-
-    if batch.regions is None or batch.owner is None or batch.spurious is None:
-        plain = contrast(vlm.image_vectors(batch.pixels))
-        return combine(plain, torch.zeros_like(plain), torch.zeros_like(plain), 1.0)
-    owner, spurious = batch.owner.to(vlm.device), batch.spurious.to(vlm.device)
-    if data.encoder == "tokens":
-        image, region = vlm.image_and_region_vectors(batch.pixels, owner, batch.regions)
-    else:
-        image, region = vlm.image_vectors(batch.pixels), vlm.image_vectors(batch.regions)
-    losses = region_losses(region, owner, spurious, label, class_text, config.tau, config.reduction)
-    return combine(contrast(image), *losses, config.contrastive_weight)
-
-
-def _update(
-    loss: Callable[[], LossParts], weights: dict[str, Parameter], optimizer: torch.optim.Optimizer, rate: float
-) -> dict[str, float]:
-    """One optimiser step; returns the parts of the loss. Raises RunError before the weights are spoiled."""
+    backward: adds the gradient to the weights.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    try:
-        parts = loss()
-        parts.total.backward()  # type: ignore[no-untyped-call]
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(
-            f"a step must fit into the memory of the device, but does not: {reason} "
-            "Start again with a smaller --batch-size and another --name."
-        ) from error
+    parts = backward()
     norm = torch.nn.utils.clip_grad_norm_(weights.values(), MAX_NORM)
-    named = {"loss": parts.total, "contrastive": parts.contrastive}
-    named |= {"relevant": parts.relevant, "spurious": parts.spurious}
-    facts = {name: round(float(value.detach()), 6) for name, value in named.items()}
-    if not all(map(math.isfinite, (*facts.values(), float(norm)))):
+    loss_value = float(parts.total.detach())
+    if not (math.isfinite(loss_value) and math.isfinite(float(norm))):
         raise RunError(
-            f"the loss and its gradient must stay finite, got {facts['loss']} and {float(norm)} at the learning rate "
+            f"the loss and its gradient must stay finite, got {loss_value} and {float(norm)} at the learning rate "
             f"{rate:.2g}. Start again with a lower --lr and another --name."
         )
     optimizer.step()
-    return facts
+    return parts
 
 
 def _decay_groups(weights: dict[str, Parameter], decay: float) -> list[dict[str, Any]]:
@@ -241,12 +245,53 @@ def _repeatable(device: torch.device) -> Iterator[None]:
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
+class _Judge:
+    """Evaluates, remembers the best step in `state`, and keeps log and checkpoints: these the first process alone."""
+
+    def __init__(
+        self,
+        vlm: TransformersClip,
+        validation: ValidationSet,
+        class_text: NDArray[np.float32],
+        folder: MitigationFolder,
+        weights: dict[str, Parameter],
+        optimizer: torch.optim.Optimizer,
+        state: State,
+        processes: Processes,
+    ) -> None:
+        self.vlm, self.validation, self.class_text, self.folder = vlm, validation, class_text, folder
+        self.weights, self.optimizer, self.state, self.processes = weights, optimizer, state, processes
+        self.read, self.begun = reader(validation.images), time.perf_counter() - state.seconds
+
+    def log(self, facts: dict[str, float]) -> None:
+        if self.processes.first:
+            seconds = round(time.perf_counter() - self.begun, 2)
+            self.folder.append_log({"step": self.state.step, **facts, "seconds": seconds})
+
+    def evaluate(self) -> None:
+        state = self.state
+        row = {
+            "step": state.step, **_score(self.vlm, self.validation, self.class_text, self.read, self.processes)
+        }  # fmt: skip
+        if (row["worst_group"], row["overall"]) > (state.best_worst, state.best_overall):
+            state.best_step, state.best_worst, state.best_overall = state.step, row["worst_group"], row["overall"]
+        state.seconds = round(time.perf_counter() - self.begun, 2)
+        if self.processes.first:
+            self.folder.append_log(row)
+            save(self.folder.checkpoint, state, self.weights, self.optimizer)
+
+
 def _score(
-    vlm: TransformersClip, validation: ValidationSet, class_text: NDArray[np.float32], read: Read
+    vlm: TransformersClip,
+    validation: ValidationSet,
+    class_text: NDArray[np.float32],
+    read: Read,
+    processes: Processes = Processes(),
 ) -> dict[str, Any]:
     """Accuracy of the worst inferred group, that group's name, and the overall accuracy on the validation set."""
     images = validation.images
-    predicted = predict(vlm, images, class_text, validation.batch_size, quiet, "validation", read)
+    own = predict(vlm, images, class_text, validation.batch_size, read, processes.share(len(images)))
+    predicted = processes.rows(_on(vlm, own)).cpu().numpy()
     present = {-1: validation.present} if validation.present.any() else {}
     groups = group_accuracy(predicted, images.label, images.class_names, present, {-1: "a confirmed feature"}, {})
     worst, accuracy = groups.worst(MIN_COUNT), groups.accuracy.round(6)

@@ -11,6 +11,7 @@ from dashboard import comparison, opened, summaries, wording
 from dashboard.opened import Rate
 from dashboard.selection import Chosen
 from dashboard.summaries import Crop
+from ravl.config import MitigationConfig
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.tables import Agreement
@@ -174,3 +175,12 @@ def test_every_decision_and_status_has_a_word() -> None:
     assert {*DECISIONS, WITHDRAWN} == set(wording.DECISIONS)
     assert set(DECISIONS) == set(wording.MEANING)
     assert {*ACTIVE, *ENDED} <= set(wording.STATUS)
+
+
+def test_every_method_has_words() -> None:
+    assert set(wording.METHODS) == set(field_choices())
+    assert len(set(wording.METHODS.values())) == len(wording.METHODS)
+
+
+def field_choices() -> tuple[str, ...]:
+    return tuple(MitigationConfig.__dataclass_fields__["method"].metadata["choices"])

@@ -1,0 +1,98 @@
+"""The model card of a tuned model: the README.md of its directory, as the Hugging Face hub reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ravl.config import digest
+
+MAX_ROWS = 40
+"""Groups in the table; there may be a thousand classes."""
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
+
+_LIMITS = """\
+- The groups are *inferred*: the audited model's clusters say which image shows a feature. No person labelled them.
+- Only the features above were treated. Others may be there, and fixing one shortcut can strengthen another: audit this
+  model again (`ravl discover`).
+- The numbers hold for the images of the comparison. With other images, prompts or classes they will differ.
+- Only the vision tower and its projection were changed; the text tower and the temperature are those of the base model.
+- The license of the base model and of the images holds; ravl does not know it."""
+
+
+def model_card(model: str, classes: tuple[str, ...], templates: tuple[str, ...], result: dict[str, Any]) -> str:
+    """Front matter and text. model: reference of the base model. result: the document of `ravl mitigate --json`.
+
+    A hub id is linked as the base model. Of paths only the last part is told: the rest means nothing on other machines,
+    and may say more than people want to publish.
+    """
+    own = bool(_HUB_ID.fullmatch(model)) and not Path(model).exists()
+    front = ["library_name: transformers", "license: unknown", "pipeline_tag: zero-shot-image-classification"]
+    front += [f"base_model: {json.dumps(model)}"] if own else []
+    front += ["tags:", "- clip", "- ravl", "- spurious-correlations", "- robustness"]
+    prints = {**result["fingerprints"], "prompts": digest({"classes": classes, "templates": templates})}
+    base, images = escaped(_last(model)), escaped(_last(result["compared_on"]))
+    about = (
+        f"Fine-tuned from {base} with `ravl mitigate` so that it no longer relies on the features below. "
+        f"Method {escaped(result['method'])}, audit {escaped(result['run'])}, fine-tuning {escaped(result['name'])}. "
+        "It loads with transformers alone: `CLIPModel.from_pretrained`, `AutoProcessor.from_pretrained`."
+    )
+    parts = [
+        "\n".join(["---", *front, "---"]),
+        f"# {base}, repaired by RAVL ({escaped(result['method'])})",
+        about,
+        "## Features treated",
+        "\n".join(map(_feature, result["features"])) or "None.",
+        "## Before and after",
+        f"Compared on {images}. What fell most comes first; intervals have a level of 95 %.",
+        _table(result["changes"]),
+        "## Prompts",
+        f"Templates {_listed(templates)}; classes {_listed(classes)}.",
+        "## Fingerprints",
+        "\n".join(f"- {name.replace('_', ' ')}: `{value}`" for name, value in prints.items()),
+        "## Limits",
+        _LIMITS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: names come from people, and paths from anywhere."""
+    return _MARKS.sub(r"\\\1", " ".join(text.split()))
+
+
+def _last(reference: str) -> str:
+    return Path(reference).name if reference.startswith("/") else reference
+
+
+def _listed(texts: tuple[str, ...]) -> str:
+    return ", ".join(f"“{escaped(text)}”" for text in texts)
+
+
+def _feature(about: dict[str, Any]) -> str:
+    name = escaped(about["name"]) or f"feature {about['feature']}"
+    pull = f", which pulls to {escaped(about['pull_class'])}" if about["pull_class"] else ""
+    who = f"{about['decision']} by {escaped(about['reviewer'])}" if about["reviewer"] else "not decided by a person"
+    fixed, broken = (f"{about[part]['count']} of {about[part]['n']}" for part in ("fixed", "broken"))
+    return f"- **{name}**{pull}: {who}. Where it shows, {fixed} errors went and {broken} right answers were lost."
+
+
+def _table(changes: list[dict[str, Any]]) -> str:
+    rows = [row for row in changes if row["n"]]
+    whole = [row for row in rows if row["kind"] == "overall"]
+    rest = [row for row in rows if row["kind"] != "overall"]
+    lines = ["| images | n | before | after | change |", "|---|---:|---:|---:|---:|"]
+    for row in (whole + rest)[:MAX_ROWS]:
+        old, new = (_percent(row[when]["rate"]) for when in ("before", "after"))
+        change, low, high = (_percent(value) for value in (row["change"], *row["interval"]))
+        lines.append(f"| {escaped(row['name'])} | {row['n']} | {old} | {new} | {change} ({low} to {high}) |")
+    left = len(rows) - MAX_ROWS
+    return "\n".join(lines) + (f"\n\n{left} more groups are in `result.json` of the fine-tuning." if left > 0 else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
