@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -172,7 +173,7 @@ class Ledger:
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
         try:
-            self._prepare()
+            _patiently(self._prepare)
         except RunError:
             self.close()
             raise
@@ -340,6 +341,18 @@ class Ledger:
         if status not in ENDED:
             raise ValueError(f"status must be one of {', '.join(ENDED)}, got {status!r}.")
         self.update_job(job, status=status, reason=reason, finished=now())
+
+
+def _patiently(prepare: Callable[[], None]) -> None:
+    """Try again while another process creates the database: turning to WAL does not wait for a lock as a write does."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return prepare()
+        except RunError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def now() -> str:

@@ -148,7 +148,7 @@ def test_ids_are_stable_and_can_be_files():
         "digits-vit14-red_square-V0.00-s0",
     ]
     both = next(s for s in full() if s.kind == "two marks")
-    assert both.id == "digits-vit14-red_square+blue_disc-V0.90-s0"
+    assert both.id == "digits-vit12-red_square+blue_disc-V0.90-s0"
     assert set(quick()) <= set(full())
 
 

@@ -22,7 +22,7 @@ from ravl.config import AuditConfig
 from ravl.errors import ConfigError, RunError
 from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun
-from ravl.tables import Clustering, FeatureScores, ImageSet, Regions
+from ravl.tables import Clustering, Families, FeatureScores, ImageSet, Regions
 
 NAN = float("nan")
 HEADER = ",".join(export.CSV_COLUMNS) + "\r\n"
@@ -45,6 +45,7 @@ def run(tmp_path: Path) -> AuditRun:
         LABEL, np.ones(8), [0, 1, 7], np.zeros((1, 3)), np.zeros(3), np.ones((2, 3)), ones, np.ones(3)
     )
     run.stage("clusters", lambda: clusters)
+    run.stage("families", lambda: Families(np.arange(3), np.full(3, "")))
     counts = np.arange(9).reshape(3, 3)
     scores = FeatureScores(
         feature=np.array([1, 0, 2]),
