@@ -237,7 +237,10 @@ def confirm_the_feature(window: Window, workspace: Path, run: AuditRun) -> None:
     feature = int(run.evidence().feature[0])
     window.go("Review")
     window.type("Your name", "Dr. Ada")
+    expect(window.page.get_by_text("Deciding as")).to_be_visible(timeout=30 * SECONDS)
     window.type("What it shows", "red square")
+    expect(window.page.get_by_role("button", name="Spurious")).to_be_enabled(timeout=30 * SECONDS)
+    window.page.wait_for_timeout(1000)  # the text has arrived when the page is still again
     window.page.locator("h1").click()  # the shortcuts sleep while an input has the focus
     ledger = Ledger(workspace)
     for key, decisions in (
