@@ -98,6 +98,39 @@ def needs(run: AuditRun, stage: str, what: str) -> bool:
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
+def start_button(
+    label: str,
+    workspace: Path,
+    book: Ledger,
+    *,
+    kind: str,
+    title: str,
+    arguments: list[str],
+    key: str,
+    run: str = "",
+    problem: str = "",
+    primary: bool = True,
+    icon: str = ":material/play_arrow:",
+    note: str | None = None,
+) -> None:
+    """A button that starts a job; disabled while another one runs or while there is a problem.
+
+    The job starts in the script, not in a callback: a callback has the arguments of the last *complete* drawing, and
+    whoever types and clicks faster than the page is drawn would start a job with the values from before.
+    """
+    busy = any(job.active for job in book.jobs())
+    if st.button(
+        label,
+        icon=icon,
+        type="primary" if primary else "secondary",
+        key=key,
+        disabled=busy or bool(problem),
+        help="One job runs at a time on this machine; wait for the running one." if busy else problem or note,
+    ):
+        state.action(jobs.start)(book, workspace, kind, title, arguments, run)
+        st.rerun()
+
+
 def job_panel(workspace: Path, job: Job, stages: bool, dismissable: bool = False) -> None:
     """A job with its progress, redrawn while it runs; the page is drawn anew when it ends.
 

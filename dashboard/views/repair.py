@@ -121,14 +121,17 @@ def _saved(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFolde
     st.code(str(folder.model), language=None, wrap_lines=True)
     st.caption("It is a save_pretrained folder: open it with transformers, or audit it like any other model.")
     name = audits.free_name(f"{run.name}-after-{folder.name}", [other.name for other in readers.runs(workspace)])
-    st.button(
+    panels.start_button(
         "Audit the repaired model",
-        icon=":material/replay:",
+        workspace,
+        book,
+        kind="discover",
+        title=f"Audit {name}",
+        arguments=audits.repeated(run.config, name, str(folder.model)),
         key=f"reaudit-{folder.name}",
-        help="Removing one shortcut can strengthen another. This runs the same audit on the repaired model.",
-        disabled=any(job.active for job in book.jobs()),
-        on_click=state.action(jobs.start),
-        args=(book, workspace, "discover", f"Audit {name}", audits.repeated(run.config, name, str(folder.model))),
+        icon=":material/replay:",
+        primary=False,
+        note="Removing one shortcut can strengthen another. This runs the same audit on the repaired model.",
     )
 
 
@@ -167,19 +170,19 @@ def _form(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding
         )
     name = audits.free_name((given or "").strip() or method, names)
     problem = _problem(chosen, train, test, method)
-    busy = any(job.active for job in book.jobs())
     arguments = jobs.mitigate_arguments(
         run.id, name, train, test=test, features=chosen, method=method, steps=steps, batch_size=batch, lr=lr
     )
-    st.button(
+    panels.start_button(
         "Start fine-tuning",
-        icon=":material/play_arrow:",
-        type="primary",
+        workspace,
+        book,
+        kind=audits.MITIGATION_KIND,
+        title=f"Fine-tuning “{name}” of {run.name}",
+        arguments=arguments,
+        run=run.id,
         key="start-tuning",
-        disabled=busy or bool(problem),
-        help="One job runs at a time on this machine; wait for the running one." if busy else problem or None,
-        on_click=state.action(jobs.start),
-        args=(book, workspace, audits.MITIGATION_KIND, f"Fine-tuning “{name}” of {run.name}", arguments, run.id),
+        problem=problem,
     )
     if problem:
         st.caption(wording.plain(problem))

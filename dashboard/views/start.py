@@ -34,7 +34,7 @@ def render() -> None:
     elif running is None:
         _welcome(book, workspace)
     _damaged(workspace)
-    _new_audit(book, workspace, [run.name for run in runs], running)
+    _new_audit(book, workspace, [run.name for run in runs])
 
 
 def _jobs(workspace: Path, every_job: list[Job], running: Job | None, runs: list[AuditRun]) -> None:
@@ -62,14 +62,15 @@ def _welcome(book: Ledger, workspace: Path) -> None:
 
 
 def _demo_button(book: Ledger, workspace: Path, primary: bool) -> None:
-    st.button(
+    panels.start_button(
         "Run the demo audit",
-        icon=":material/play_arrow:",
-        type="primary" if primary else "secondary",
+        workspace,
+        book,
+        kind="demo",
+        title="Demo audit",
+        arguments=jobs.demo_arguments(),
         key="start-demo",
-        disabled=any(job.active for job in book.jobs()),
-        on_click=state.action(jobs.start),
-        args=(book, workspace, "demo", "Demo audit", jobs.demo_arguments()),
+        primary=primary,
     )
 
 
@@ -84,7 +85,7 @@ def _audits(book: Ledger, workspace: Path, runs: list[AuditRun], every_job: list
                 row = audits.audit_row(run, every_job, len(book.verdicts(run.id)))
                 _audit(row, newest=run is runs[0])
                 if row.status == "stopped":
-                    _continue(book, workspace, run, busy=any(job.active for job in every_job))
+                    _continue(book, workspace, run)
 
 
 _COLOURS: dict[str, Literal["green", "blue", "red", "orange"]] = {
@@ -107,18 +108,17 @@ def _audit(row: AuditRow, newest: bool) -> None:
             panels.go("overview", "Open", row.run, f"open-{row.run}", primary=newest)
 
 
-def _continue(book: Ledger, workspace: Path, run: AuditRun, busy: bool) -> None:
+def _continue(book: Ledger, workspace: Path, run: AuditRun) -> None:
     """An audit that was cut short on the command line has no job to resume; the same command continues it."""
-    st.button(
+    panels.start_button(
         f"Continue {wording.plain(run.name)}",
-        icon=":material/play_arrow:",
+        workspace,
+        book,
+        kind="discover",
+        title=f"Audit {run.name}",
+        arguments=audits.repeated(run.config, run.name, run.config.model),
         key=f"continue-{run.id}",
-        disabled=busy,
-        on_click=state.action(jobs.start),
-        args=(
-            *(book, workspace, "discover", f"Audit {run.name}"),
-            audits.repeated(run.config, run.name, run.config.model),
-        ),
+        primary=False,
     )
 
 
@@ -133,7 +133,7 @@ def _damaged(workspace: Path) -> None:
 # --- a new audit -----------------------------------------------------------------------------------------------------
 
 
-def _new_audit(book: Ledger, workspace: Path, taken: list[str], running: Job | None) -> None:
+def _new_audit(book: Ledger, workspace: Path, taken: list[str]) -> None:
     st.subheader("New audit", anchor=False)
     if taken:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -151,14 +151,16 @@ def _new_audit(book: Ledger, workspace: Path, taken: list[str], running: Job | N
     problem = _problem(images, model, classes, templates)
     with st.container(horizontal=True):
         checking = st.button("Check inputs", icon=":material/rule:", key="check-inputs")
-        st.button(
+        panels.start_button(
             "Start the audit",
-            icon=":material/play_arrow:",
+            workspace,
+            book,
+            kind="discover",
+            title=f"Audit {name}",
+            arguments=arguments,
             key="start-audit",
-            disabled=running is not None or bool(problem),
-            help="One job runs at a time on this machine; wait for the running one." if running else problem or None,
-            on_click=state.action(jobs.start),
-            args=(book, workspace, "discover", f"Audit {name}", arguments),
+            problem=problem,
+            primary=False,
         )
     if problem and (images or model) and not checking:
         st.caption(wording.plain(problem))
