@@ -1,0 +1,127 @@
+"""Repairing: `mitigate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ravl.cli.shared import (
+    add_choice,
+    add_command,
+    add_number,
+    add_run,
+    feature_ids,
+    find_run,
+    help_of,
+    note_run,
+    print_json,
+    reporting,
+    speaks,
+)
+from ravl.config import MitigationConfig
+
+if TYPE_CHECKING:
+    from ravl.tables import Report, Step
+
+
+def add_commands(commands: Any) -> None:
+    """Their options."""
+    sub = add_command(commands, mitigate, job=True)
+    add_run(sub)
+    sub.add_argument("--images", required=True, metavar="TRAIN", help="training images: folder or manifest")
+    sub.add_argument("--test", metavar="TEST", help="held-out images for the comparison")
+    sub.add_argument("--features", metavar="IDS", help="feature ids, such as 0,3 (default: those confirmed)")
+    add_choice(sub, "--method", MitigationConfig, "method")
+    sub.epilog = "On several GPUs: accelerate launch --num_processes 4 -m ravl mitigate ..., with the same options."
+    for flag, field in (("--steps", "steps"), ("--batch-size", "batch_size"), ("--micro-batch", "micro_batch")):
+        add_number(sub, flag, MitigationConfig, field, int)
+    for flag, field in (("--patience", "patience"), ("--lora-rank", "lora_rank")):
+        add_number(sub, flag, MitigationConfig, field, int)
+    for flag, field in (("--lr", "lr"), ("--region-share", "region_share")):
+        add_number(sub, flag, MitigationConfig, field, float)
+    add_choice(sub, "--families", MitigationConfig, "families")
+    add_choice(sub, "--precision", MitigationConfig, "precision")
+    sub.add_argument("--seed", type=int, default=0, help=help_of(MitigationConfig, "seed"))
+    sub.add_argument("--name", help="what the result is called (default: method and digest of the settings)")
+
+
+def mitigate(options: argparse.Namespace) -> int:
+    """Fine-tune the audited model away from its confirmed spurious features, and compare."""
+    from ravl import api
+
+    run = find_run(options)
+    note_run(options, run.id)
+    features = None if options.features is None else feature_ids(options.features)
+    with reporting(options) as report:
+        result = api.mitigate(
+            run,
+            options.images,
+            test=options.test,
+            features=features,
+            method=options.method,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            families=options.families,
+            patience=options.patience,
+            micro_batch=options.micro_batch,
+            precision=options.precision,
+            region_share=options.region_share,
+            lora_rank=options.lora_rank,
+            seed=options.seed,
+            name=options.name,
+            device=options.device,
+            report=_telling_memory(report),
+        )
+    if not result:  # another process than the first
+        return 0
+    if options.json:
+        print_json(result)
+    else:
+        print(_comparison_text(result))
+    return 0
+
+
+def _telling_memory(report: Report) -> Report:
+    """Also print what a training will need, once, before it starts."""
+
+    def tell(step: Step) -> None:
+        if "memory_gb" in step.facts and speaks():
+            needed, free = step.facts["memory_gb"], step.facts["memory_free_gb"]
+            print(f"a step needs about {needed:.2g} GB of memory, {free:.2g} GB are free", file=sys.stderr)
+        report(step)
+
+    return tell
+
+
+def _comparison_text(result: dict[str, Any]) -> str:
+    def percent(value: float | None) -> str:
+        return "  n/a" if value is None else f"{100 * value:5.1f}"
+
+    before, after = result["before"], result["after"]
+    worse = [row for row in result["changes"] if row["kind"] == "group" and (row["change"] or 0) < 0]
+    lines = [""]
+    for row in worse[:5]:
+        low, high = (percent(limit).strip() for limit in row["interval"])
+        old, new = (percent(row[when]["rate"]).strip() for when in ("before", "after"))
+        lines.append(f"got worse: {row['name']}, {old} -> {new} % of {row['n']} (change {low} to {high}, level 95 %)")
+    lines += [] if worse else ["no group got worse"]
+    lines.append(f"{'':<28}{'before':>8}{'after':>8}   images")
+    n = sum(entry["n"] for entry in after["per_class"].values())
+    lines.append(f"{'overall':<28}{percent(before['overall']):>8}{percent(after['overall']):>8}   {n}")
+    for when, groups in (("before", before), ("after", after)):
+        worst = groups["worst_group"]
+        if worst is not None:
+            lines.append(f"worst group {when}: {worst['name']}, {percent(worst['accuracy']).strip()} % of {worst['n']}")
+    for name in after["per_class"]:
+        old, new = before["per_class"][name], after["per_class"][name]
+        lines.append(f"{name:<28}{percent(old['accuracy']):>8}{percent(new['accuracy']):>8}   {new['n']}")
+    for feature in result["features"]:
+        fixed, broken = (f"{feature[part]['count']} of {feature[part]['n']}" for part in ("fixed", "broken"))
+        name = feature["name"] or f"feature {feature['feature']}"
+        lines.append(f"where {name} shows: {fixed} errors fixed, {broken} right answers lost")
+    changed = result["images"]
+    lines.append(f"images: {changed['became_right']} became right, {changed['became_wrong']} became wrong")
+    lines.append(f"tuned model: {result['model']}")
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""The screen and the machine: `demo`, `app`, `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ravl.cli.shared import add_command, note_run, print_findings, print_json, reporting
+from ravl.errors import ConfigError
+
+
+def add_commands(commands: Any) -> None:
+    """Their options."""
+    for function, json_too in ((demo, True), (app, False), (doctor, True)):
+        sub = add_command(commands, function, json_too=json_too, job=function is demo)
+        sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+        sub.add_argument("--port", type=int, default=8501, help="port to listen on (%(default)s)")
+        if function is not doctor:
+            sub.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+        if function is demo:
+            sub.add_argument("--audit-only", action="store_true", help="print the findings and stop")
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Audit the built-in demo and open the dashboard with it."""
+    from ravl import api
+    from ravl.planted.digits import CLASSES, write_demo
+    from ravl.store import open_workspace
+    from ravl.tables import Step
+
+    if not options.audit_only:
+        check_port(options.host, options.port)
+    workspace = open_workspace(options.workspace)
+    with reporting(options) as report:
+        report(Step("data", 0, 1))
+        data = write_demo(workspace / "demo-data")
+        report(Step("data", 1, 1))
+        run = api.discover(data / "val", "demo", classes=CLASSES, workspace=workspace, name="demo", report=report)
+        note_run(options, run.id)
+    if options.audit_only:
+        print_findings(options, run)
+        return 0
+    return serve_workspace(options, workspace)
+
+
+def app(options: argparse.Namespace) -> int:
+    """Open the dashboard of a workspace."""
+    from ravl.store import open_workspace
+
+    check_port(options.host, options.port)
+    return serve_workspace(options, open_workspace(options.workspace))
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check this machine: versions, device, memory, port, workspace."""
+    from ravl.doctor import examine
+
+    checks = examine(options.workspace, options.host, options.port)
+    if options.json:
+        print_json({check.name: {"ok": check.ok, "found": check.found, "advice": check.advice} for check in checks})
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<12} {check.found}")
+            if not check.ok:
+                print(f"      {'':<12} {check.advice}")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def check_port(host: str, port: int) -> None:
+    from ravl.doctor import loopback, port_problem
+
+    if not loopback(host):
+        print(f"ravl: {host} can be reached from other machines; there is no login.", file=sys.stderr)
+    if problem := port_problem(host, port):
+        raise ConfigError(problem)
+
+
+def serve_workspace(options: argparse.Namespace, workspace: Path) -> int:
+    from ravl.serve import serve
+
+    return serve(workspace, options.host, options.port, open_browser=not options.no_browser)
