@@ -51,8 +51,12 @@ $(VENV)/.runtime: $(VENV)/.created requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+# Of the extra open-clip the libraries alone: they would pull a torchvision, whose builds on PyPI need a GPU's libraries.
+# The tests need its Python part only, kept where nothing else finds it (tests/torchvision_apart.py).
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt requirements-open-clip.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-open-clip.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/torchvision-apart 'torchvision==0.28.*'
 	touch $@
 
 clean:

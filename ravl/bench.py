@@ -33,7 +33,7 @@ from ravl.mitigation.objective import Objective
 from ravl.mitigation.training import trainable, update
 from ravl.planted.digits import CLASSES, SIDE, UNCORRELATED, digit_world
 from ravl.tables import Regions
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 BATCH, N_IMAGES, REPEATS = 64, 1000, 9
 TRAINED = 128
@@ -47,7 +47,7 @@ def main() -> None:
     images = [Image.fromarray(pixels) for pixels in world.image]
     sizes = np.full((N_IMAGES, 2), SIDE)
     regions = grid(model.view(sizes), RegionsConfig())
-    patches = model.patches(sizes[regions.image], regions.box)
+    patches = model.places(sizes[regions.image], regions.box)
     pixels = model.pixels(images)
     # blocks of images with the rows of their four regions
     blocks = [(slice(a, a + BATCH), slice(4 * a, 4 * (a + BATCH))) for a in range(0, N_IMAGES, BATCH)]
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def step_seconds(
-    model: TransformersClip,
+    model: LearningModel,
     label: NDArray[np.int64],
     regions: Regions,
     spurious: NDArray[np.bool_],

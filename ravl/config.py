@@ -22,6 +22,9 @@ DECISIONS = ("spurious", "core", "mixed", "unsure")
 OPERATORS = ("token_drop", "mean_fill", "blur", "inpaint", "transplant")
 """Ways to remove a region from an image (see `ravl.discovery.operators`), the least disturbing first."""
 
+ENCODERS = ("tokens", "roi", "crop")
+"""How regions become vectors; a model has one of the first two, or none, and always the last."""
+
 RULES = ("evidence", "paper")
 """How it is decided which features are flagged."""
 
@@ -132,9 +135,10 @@ class EmbeddingConfig:
 
     encoder: str = option(
         "auto",
-        "tokens: the vision transformer sees only the region's patches; crop: the region is cut out and resized; "
-        "auto: tokens where every region holds at least four patches",
-        choices=("auto", "tokens", "crop"),
+        "tokens: the vision transformer sees only the region's patches; roi: the region is cut out of the last map of "
+        "a convolutional network; crop: the region is cut out and resized; auto: tokens or roi, whichever the model "
+        "has, where every region holds at least four patches, else crop",
+        choices=("auto", *ENCODERS),
     )
     context: float = option(0.10, "crop only: margin around the box, as a share of its size", low=0, high=1)
     batch_size: int = option(64, "images per forward pass", low=1, high=4096)

@@ -104,7 +104,7 @@ def _ownership() -> Check:
 
 
 def _device() -> Check:
-    from ravl.vlm.transformers_clip import pick_device
+    from ravl.vlm.references import pick_device
 
     device = pick_device("auto")
     names = {"cuda": "CUDA GPU", "mps": "Apple GPU", "cpu": "CPU only: audits run, fine-tuning of large models is slow"}

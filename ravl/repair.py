@@ -28,7 +28,7 @@ from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, do
 from ravl.mitigation.processes import Processes, together
 from ravl.store import AuditRun, MitigationFolder
 from ravl.tables import NOISE, Assignment, ImageSet, Regions, Report
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 __all__ = ["audited_encoder", "cut", "mitigate", "needs_features", "together"]
 
@@ -51,7 +51,7 @@ class _Task:
     """What stays the same from the first to the last step of one fine-tuning. features: id -> name."""
 
     run: AuditRun
-    vlm: TransformersClip
+    vlm: LearningModel
     features: dict[int, str]
     config: MitigationConfig
     folder: MitigationFolder
@@ -77,7 +77,7 @@ class _Task:
 
 def mitigate(
     run: AuditRun,
-    vlm: TransformersClip,
+    vlm: LearningModel,
     train_path: Path,
     test_path: Path | None,
     features: dict[int, str],
@@ -138,16 +138,16 @@ def _read(run: AuditRun, path: Path, report: Report) -> ImageSet:
 # --- what the audited model says -------------------------------------------------------------------------------------
 
 
-def audited_encoder(run: AuditRun, vlm: TransformersClip) -> EmbeddingConfig:
+def audited_encoder(run: AuditRun, vlm: LearningModel) -> EmbeddingConfig:
     """The audit's settings with the encoder that it really used: vectors of another one could not be compared."""
     config = run.config.embedding
     return replace(config, encoder=region_encoder(vlm, run.images(), run.regions(), config))
 
 
-def cut(run: AuditRun, vlm: TransformersClip, images: ImageSet, embedding: EmbeddingConfig, report: Report) -> Regions:
-    """The regions of new images, cut as the audited ones; with the encoder tokens those that hold a patch."""
+def cut(run: AuditRun, vlm: LearningModel, images: ImageSet, embedding: EmbeddingConfig, report: Report) -> Regions:
+    """The regions of new images, cut as the audited ones; but with the encoder crop those that hold a patch."""
     regions = decompose(images, vlm.view(images.size), run.config.regions, partial(load_images, images), report)
-    return regions.kept(patch_counts(vlm, images, regions) > 0) if embedding.encoder == "tokens" else regions
+    return regions.kept(patch_counts(vlm, images, regions) > 0) if embedding.encoder != "crop" else regions
 
 
 def _look(task: _Task, name: str, images: ImageSet, stage: str, clusters: NDArray[np.bool_] | None = None) -> Seen:
@@ -287,7 +287,7 @@ def _compare(task: _Task, tested: Seen) -> dict[str, Any]:
     return document(test, before, after)
 
 
-def _save(run: AuditRun, vlm: TransformersClip, result: dict[str, Any], path: Path) -> None:
+def _save(run: AuditRun, vlm: LearningModel, result: dict[str, Any], path: Path) -> None:
     """An ordinary directory of transformers, with a model card."""
     vlm.save(path)
     card = model_card(run.config.model, run.images().class_names, run.config.prompts.templates, result)

@@ -22,6 +22,7 @@ PURE = (
 SCREEN = (*PURE, "ravl.export", "streamlit")
 TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")
 TRANSFORMERS = ("transformers", "transformers.*")
+LIBRARIES = (*TRANSFORMERS, "open_clip", "open_clip.*")
 
 # the first line that fits a module holds; the standard library is free
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -55,14 +56,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.vlm.interface": ("numpy", "numpy.*", "PIL"),
     "ravl.vlm.geometry": RECORDS,
     "ravl.vlm": ("ravl.vlm.*",),
-    "ravl.vlm.*": ("ravl.vlm.*", *RECORDS, *TORCH, *TRANSFORMERS, "ravl.data.painting", "ravl.planted", "PIL"),
+    "ravl.vlm.*": ("ravl.vlm.*", *RECORDS, *TORCH, *LIBRARIES, "ravl.data.painting", "ravl.planted", "PIL"),
     # 4  fine-tuning
     "ravl.mitigation.loss": ("torch", "torch.*"),
     "ravl.mitigation.exchange": (*RECORDS, "ravl.data.painting", "PIL"),
     "ravl.mitigation.comparison": (*RECORDS, "ravl.evaluation", "ravl.discovery.significance"),
     "ravl.mitigation*": (
         *("ravl.mitigation.*", *RECORDS, *TORCH, "ravl.data", "ravl.evaluation", "ravl.store"),
-        *("ravl.vlm.transformers_clip", "accelerate", "accelerate.*", "peft", "peft.*", "psutil"),
+        *("ravl.vlm.differentiable", "accelerate", "accelerate.*", "peft", "peft.*", "psutil"),
         "PIL",
     ),
     "ravl.planted.tiny_clip": (
@@ -73,11 +74,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface"),
     "ravl.repair": (
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
-        "ravl.vlm.transformers_clip",
+        "ravl.vlm.differentiable",
     ),
     "ravl.bench": (
         *(*RECORDS, "ravl.discovery.*", "ravl.mitigation.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
-        "ravl.vlm.transformers_clip",
+        "ravl.vlm.differentiable",
     ),
     "ravl.benchmark": (),
     "ravl.benchmark.command": ("ravl.benchmark.*", "ravl.errors", "ravl.store"),
@@ -94,7 +95,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("ravl.export", "ravl.discovery.scoring", "ravl.planted.digits", "ravl.benchmark.command"),
     ),
     "ravl.__main__": ("ravl.cli",),
-    "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.transformers_clip", "psutil"),
+    "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil"),
     "ravl.serve": ("ravl.errors", "dashboard.server"),
     # 7  what the screen shows: no streamlit
     "dashboard": (),

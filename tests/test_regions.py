@@ -115,8 +115,15 @@ def test_tokens_without_a_patch_are_refused():
 
 
 def test_unknown_encoder_is_refused():
-    with pytest.raises(ValueError, match="auto, tokens or crop, got 'roi'"):
-        choose_encoder("roi", np.array([4]))
+    with pytest.raises(ValueError, match="auto, tokens, roi, crop, got 'mean'"):
+        choose_encoder("mean", np.array([4]))
+
+
+def test_an_encoder_that_the_model_does_not_offer_is_refused():
+    assert choose_encoder("auto", np.array([9]), ("roi", "crop")) == "roi"
+    assert choose_encoder("auto", np.array([9]), ("crop",)) == "crop"
+    with pytest.raises(ConfigError, match="must be roi or crop for this model, got tokens"):
+        choose_encoder("tokens", np.array([9]), ("roi", "crop"))
 
 
 # --- several scales, and overlap -------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ from ravl.mitigation.training import TrainingSet, ValidationSet, captions_of, pr
 from ravl.planted.tiny_clip import build
 from ravl.store import MitigationFolder
 from ravl.tables import ImageSet, Regions, Report, Step, quiet
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.model import DualEncoder
+from ravl.vlm.transformers_dual import assemble
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("one", "two")
@@ -50,7 +51,7 @@ CONFIG = MitigationConfig(steps=12, batch_size=8, evaluate_every=4, seed=3, lr=1
 TEMPLATES = ("a photo of the digit {}", "there is a {} in the picture")
 
 
-def small_clip(seed: int = 0) -> TransformersClip:
+def small_clip(seed: int = 0) -> DualEncoder:
     """Two layers of 32 on 16 patches."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -61,7 +62,7 @@ def small_clip(seed: int = 0) -> TransformersClip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    return TransformersClip("small", module, tokenizer, processor, torch.device("cpu"))
+    return assemble("small", module, tokenizer, processor, torch.device("cpu"))
 
 
 def write_images(
@@ -88,7 +89,7 @@ def quadrant(place: int) -> tuple[slice, slice]:
     return slice(y * HALF, (y + 1) * HALF), slice(x * HALF, (x + 1) * HALF)
 
 
-def training_set(vlm: TransformersClip, folder: Path, encoder: str = "tokens") -> TrainingSet:
+def training_set(vlm: DualEncoder, folder: Path, encoder: str = "tokens") -> TrainingSet:
     images, mark = write_images(folder)
     regions = grid(vlm.view(images.size), RegionsConfig())
     spurious = mark[regions.image] == regions.position
@@ -119,7 +120,7 @@ class Lab:
 
     def train(
         self, name: str, config: MitigationConfig = CONFIG, report: Report = quiet, data: TrainingSet | None = None
-    ) -> tuple[int, TransformersClip, MitigationFolder]:
+    ) -> tuple[int, DualEncoder, MitigationFolder]:
         """Best step, the model, its folder. The same name continues."""
         vlm, folder = small_clip(), MitigationFolder(self.folder / name)
         return train(vlm, data or self.data, self.validation, self.text, config, folder, report), vlm, folder
@@ -140,16 +141,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def unbroken(lab: Lab) -> tuple[int, TransformersClip, MitigationFolder]:
+def unbroken(lab: Lab) -> tuple[int, DualEncoder, MitigationFolder]:
     return lab.train("unbroken")
 
 
-def gradients(vlm: TransformersClip, objective: Objective, encoder: str = "tokens", **options: Any) -> Gradients:
-    learning = training.trainable(vlm, ("vision_model.", "visual_projection."))
+def gradients(vlm: DualEncoder, objective: Objective, encoder: str = "tokens", **options: Any) -> Gradients:
+    learning = training.trainable(vlm, ("tower",))
     return Gradients(vlm, learning, objective, encoder, options.pop("micro", 1000), **options)
 
 
-def weights(vlm: TransformersClip) -> dict[str, bytes]:
+def weights(vlm: DualEncoder) -> dict[str, bytes]:
     return {name: tensor.detach().numpy().tobytes() for name, tensor in vlm.module.state_dict().items()}
 
 
@@ -179,7 +180,7 @@ def test_the_default_rate_follows_the_size_of_the_model() -> None:
 # --- a whole training ------------------------------------------------------------------------------------------------
 
 
-def test_only_the_vision_tower_and_its_projection_learn(unbroken: tuple[int, TransformersClip, Any]) -> None:
+def test_only_the_vision_tower_and_its_projection_learn(unbroken: tuple[int, DualEncoder, Any]) -> None:
     before, after = weights(small_clip()), weights(unbroken[1])
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {n for n in before if n.startswith(("vision_model.", "visual_projection.")) and "_ids" not in n}
@@ -204,7 +205,7 @@ def test_the_log_has_finite_losses_rates_and_evaluations(unbroken: tuple[int, An
 
 
 def test_the_model_is_left_with_the_best_weights_and_the_log_tells_its_accuracy(
-    lab: Lab, unbroken: tuple[int, TransformersClip, MitigationFolder]
+    lab: Lab, unbroken: tuple[int, DualEncoder, MitigationFolder]
 ) -> None:
     best, vlm, folder = unbroken
     images = lab.validation.images
@@ -285,7 +286,7 @@ def test_the_best_step_is_kept(
 ) -> None:
     seen: list[dict[str, bytes]] = []
 
-    def score(vlm: TransformersClip, *rest: Any) -> dict[str, Any]:
+    def score(vlm: DualEncoder, *rest: Any) -> dict[str, Any]:
         worst, overall = scores[len(seen)]
         seen.append(weights(vlm))
         return {"worst_group": worst, "overall": overall, "worst_group_name": "x"}
@@ -317,7 +318,7 @@ def test_empty_sets_are_refused(lab: Lab) -> None:
 def test_a_training_set_must_fit_together(lab: Lab) -> None:
     with pytest.raises(ValueError, match="spurious must have length 96, got 3"):
         replace(lab.data, spurious=np.zeros(3, bool))
-    with pytest.raises(ValueError, match="tokens or crop, got 'auto'"):
+    with pytest.raises(ValueError, match="tokens, roi or crop, got 'auto'"):
         replace(lab.data, encoder="auto")
 
 
@@ -336,7 +337,7 @@ def stop_after(step: int) -> Report:
     return report
 
 
-def assert_same_end(one: tuple[int, TransformersClip, MitigationFolder], other: tuple[int, Any, Any]) -> None:
+def assert_same_end(one: tuple[int, DualEncoder, MitigationFolder], other: tuple[int, Any, Any]) -> None:
     assert one[0] == other[0]
     assert weights(one[1]) == weights(other[1])
     assert without_seconds(one[2]) == without_seconds(other[2])
@@ -660,7 +661,7 @@ def test_at_lambda_one_the_loss_and_its_gradient_are_those_of_clip(lab: Lab) -> 
     assert parts.spurious is not None
     got = [weight.grad for weight in weights.values()]
 
-    tokens = vlm._tokenizer(made.captions[batch.caption].tolist(), padding=True, return_tensors="pt")
+    tokens = build(0)[1](made.captions[batch.caption].tolist(), padding=True, return_tensors="pt")
     whole = vlm.module(**tokens, pixel_values=batch.pixels, return_loss=True).loss
     want = torch.autograd.grad(whole, list(weights.values()), allow_unused=True)
     assert parts.total.item() == pytest.approx(whole.item(), rel=1e-5)
@@ -748,11 +749,12 @@ def test_masked_regions_are_exchanged(masked: TrainingSet) -> None:
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.learns])
 def test_a_method_changes_what_it_declares_and_logs_its_terms(lab: Lab, method: str) -> None:
     before = weights(small_clip())
-    _, _, folder = lab.train(f"method-{method}", replace(CONFIG, method=method, steps=10, evaluate_every=10))
+    _, vlm, folder = lab.train(f"method-{method}", replace(CONFIG, method=method, steps=10, evaluate_every=10))
     last = checkpoint._read(folder.checkpoint / "last.safetensors", {})[0]
     changed = {name for name in before if name in last and last[name].numpy().tobytes() != before[name]}
     declared = METHODS[method]
-    assert changed == {name for name in before if name.startswith(declared.learns) and "_ids" not in name}
+    learns = tuple(beginning for part in declared.learns for beginning in vlm.parts[part])
+    assert changed == {name for name in before if name.startswith(learns) and "_ids" not in name}
     (row,) = [row for row in folder.log() if "loss" in row]
     terms = {"": set(), "regions": {"relevant", "spurious"}, "classes": {"classes"}, "groups": {"classes"}}
     contrastive = {"contrastive"} if declared.contrastive else set()
@@ -839,11 +841,11 @@ def test_group_weights_survive_an_interruption(lab: Lab) -> None:
 # --- gradients -------------------------------------------------------------------------------------------------------
 
 
-def gradient_of(vlm: TransformersClip) -> dict[str, Tensor]:
+def gradient_of(vlm: DualEncoder) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in vlm.module.named_parameters() if p.grad is not None}
 
 
-def objective_of(lab: Lab, vlm: TransformersClip, data: TrainingSet, config: MitigationConfig) -> Objective:
+def objective_of(lab: Lab, vlm: DualEncoder, data: TrainingSet, config: MitigationConfig) -> Objective:
     captions = torch.from_numpy(vlm.encode_texts(np.unique(data.caption).tolist()))
     own = data.images.caption is not None
     return Objective(torch.from_numpy(lab.text), captions, 1 / vlm.tau, config, int(data.group.max()) + 1, own)
@@ -873,7 +875,7 @@ def test_regions_that_do_not_enter_the_loss_are_not_missed(lab: Lab, encoder: st
     assert enters[batch.spurious].all()
     assert 8 <= int(enters.sum()) < len(enters)
 
-    training.trainable(whole, ("vision_model.", "visual_projection."))
+    training.trainable(whole, ("tower",))
     if encoder == "tokens":
         image, region = whole.image_and_region_vectors(batch.pixels, batch.owner, batch.regions)
     else:
@@ -963,15 +965,15 @@ def test_memory_that_runs_out_makes_smaller_pieces_of_the_same_batch(lab: Lab, m
     vlm, whole = small_clip(), small_clip()
     batch = Batches(vlm, lab.data, CONFIG).make(0)
     gradients(whole, objective_of(lab, whole, lab.data, CONFIG))(batch)
-    real, tried = TransformersClip.image_and_region_vectors, []
+    real, tried = DualEncoder.image_and_region_vectors, []
 
-    def tight(self: TransformersClip, pixels: Tensor, *rest: Any) -> Any:
+    def tight(self: DualEncoder, pixels: Tensor, *rest: Any) -> Any:
         tried.append(len(pixels))
         if len(pixels) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return real(self, pixels, *rest)
 
-    monkeypatch.setattr(TransformersClip, "image_and_region_vectors", tight)
+    monkeypatch.setattr(DualEncoder, "image_and_region_vectors", tight)
     step = gradients(vlm, objective_of(lab, vlm, lab.data, CONFIG), micro=8)
     step(batch)
     assert step.micro == 2
@@ -986,20 +988,20 @@ def test_an_image_that_does_not_fit_is_one_sentence(lab: Lab, monkeypatch: pytes
     def full(*rest: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    monkeypatch.setattr(TransformersClip, "image_and_region_vectors", full)
+    monkeypatch.setattr(DualEncoder, "image_and_region_vectors", full)
     with pytest.raises(RunError, match=r"one image must fit .* Tried to allocate 2 GiB\. Start again"):
         lab.train("full-memory", CONFIG)
 
     def broken(*rest: Any) -> Any:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(TransformersClip, "image_and_region_vectors", broken)
+    monkeypatch.setattr(DualEncoder, "image_and_region_vectors", broken)
     with pytest.raises(RuntimeError, match="something else"):
         lab.train("broken", CONFIG)
 
 
 def test_a_training_in_small_pieces_ends_where_the_whole_one_does(
-    lab: Lab, unbroken: tuple[int, TransformersClip, MitigationFolder]
+    lab: Lab, unbroken: tuple[int, DualEncoder, MitigationFolder]
 ) -> None:
     _, _, folder = lab.train("pieces", replace(CONFIG, micro_batch=3))
     pairs = zip(folder.log(), unbroken[2].log(), strict=True)

@@ -11,7 +11,8 @@ from PIL import Image
 from ravl import vlm
 from ravl.data.painting import square_crop
 from ravl.errors import ModelError
-from ravl.vlm.transformers_clip import TransformersClip, pick_device
+from ravl.vlm.model import DualEncoder
+from ravl.vlm.references import pick_device
 from tests.models import small_clip
 
 
@@ -55,7 +56,7 @@ def forward(model, tokens):
     for layer in vision.encoder.layers:
         states.append(layer(states[-1], attention_mask=None))
     pooled = model.module.visual_projection(vision.post_layernorm(states[-1][:, 0]))
-    middle = states[model.middle]
+    middle = states[model.tower.middle]
     return unit(pooled.detach().numpy())[0], (
         middle[:, 1:].mean(1) if middle.shape[1] > 1 else middle[:, 0]
     ).detach().numpy()[0]
@@ -63,7 +64,7 @@ def forward(model, tokens):
 
 @torch.no_grad()
 def test_images_equal_transformers_own_features(model, pictures):
-    pixels = model._processor(images=pictures, return_tensors="pt")["pixel_values"]
+    pixels = model.prepare(pictures)
     expected = model.module.get_image_features(pixels).pooler_output.numpy()
     assert np.allclose(model.encode_images(pictures), unit(expected), atol=1e-6)
 
@@ -73,10 +74,10 @@ def test_tokens_equal_a_pass_over_the_regions_patches_alone(model, pictures, box
     encoded = model.encode_regions(pictures, boxes, "tokens", 0.1)
     row = 0
     for picture, own in zip(pictures, boxes, strict=True):
-        tokens = model.embed_patches(model.pixels([picture]))
+        tokens = model.tower.begin(model.pixels([picture]))
         assert np.allclose(encoded.image[pictures.index(picture)], forward(model, tokens)[0], atol=1e-5)
         for box in own:
-            patches = model.patches(np.array([picture.size]), box[None])[0]
+            patches = model.places(np.array([picture.size]), box[None])[0]
             kept = torch.cat([tokens[:, :1], tokens[:, 1:][:, patches]], 1)
             final, middle = forward(model, kept)
             assert np.allclose(encoded.region[row], final, atol=1e-5)
@@ -194,8 +195,8 @@ def repainted(picture, box, mask):
 def test_tokens_of_a_mask_equal_a_pass_over_its_patches_alone(model, pictures, masked_boxes, masks):
     encoded = model.encode_regions(pictures, masked_boxes, "tokens", 0.1, masks)
     for i, picture in enumerate(pictures):
-        tokens = model.embed_patches(model.pixels([picture]))
-        patches = model.patches(np.array([picture.size]), masked_boxes[i][:1], masks[i][:1])[0]
+        tokens = model.tower.begin(model.pixels([picture]))
+        patches = model.places(np.array([picture.size]), masked_boxes[i][:1], masks[i][:1])[0]
         assert 0 < patches.sum() < 36
         final, middle = forward(model, torch.cat([tokens[:, :1], tokens[:, 1:][:, patches]], 1))
         assert np.allclose(encoded.region[2 * i], final, atol=1e-5)
@@ -360,5 +361,5 @@ def test_a_device_that_is_not_there():
 
 def test_the_demo_is_an_ordinary_directory():
     model = vlm.load("demo", "cpu")
-    assert isinstance(model, TransformersClip)
+    assert isinstance(model, DualEncoder)
     assert model.geometry.side == 4

@@ -43,6 +43,8 @@ class ColourModel:
     fingerprint: str = "c0"
     preprocessing: str = "p0"
     drops_tokens: bool = True
+    encoders: tuple[str, ...] = ("tokens", "crop")
+    why: str = "regions are mean colours"
 
     def view(self, size: NDArray[np.integer]) -> NDArray[np.int32]:
         return np.hstack([np.zeros_like(size), size]).astype(np.int32)

@@ -1,7 +1,8 @@
 """How far the fast region encoder agrees with the slow one that nobody doubts: cut the region out and look at it alone.
 
-The encoder `tokens` shows a transformer fewer patches than it was trained on. `crop` shows it a whole picture, at the
-cost of a forward pass per region. On a sample of regions both are computed and compared.
+The encoder `tokens` shows a transformer fewer patches than it was trained on, `roi` cuts a map that has seen the whole
+image. `crop` shows the model a picture of the region alone, at the cost of a forward pass per region. On a sample of
+regions both are computed and compared.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def agreement(
     if embeddings.shape != (len(regions), vlm.dim):
         raise ValueError(f"embeddings must have shape {(len(regions), vlm.dim)}, got {embeddings.shape}.")
     chosen = sample(regions, n_sample, rng)
-    if not len(chosen) or region_encoder(vlm, images, regions, config) != "tokens":
+    if not len(chosen) or region_encoder(vlm, images, regions, config) == "crop":
         return Agreement(0, math.nan, math.nan, math.nan)
     owner = regions.image[chosen]
     sampled = np.unique(owner)

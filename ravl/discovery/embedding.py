@@ -17,7 +17,7 @@ _COUNTED = 1024  # regions whose masks are in memory at a time
 
 
 def patch_counts(vlm: VisionLanguageModel, images: ImageSet, regions: Regions) -> NDArray[np.int64]:
-    """(R,) how many of the model's patch tokens each region holds."""
+    """(R,) how many of the model's patches each region holds."""
     size = images.size[regions.image]
     counts = np.zeros(len(regions), np.int64)
     for start in range(0, len(regions), _COUNTED):
@@ -28,8 +28,8 @@ def patch_counts(vlm: VisionLanguageModel, images: ImageSet, regions: Regions) -
 
 
 def region_encoder(vlm: VisionLanguageModel, images: ImageSet, regions: Regions, config: EmbeddingConfig) -> str:
-    """`tokens` or `crop`: what the configuration means for these regions (see `choose_encoder`)."""
-    return choose_encoder(config.encoder, patch_counts(vlm, images, regions))
+    """`tokens`, `roi` or `crop`: what the configuration means for these regions (see `choose_encoder`)."""
+    return choose_encoder(config.encoder, patch_counts(vlm, images, regions), vlm.encoders)
 
 
 def encode(
@@ -44,7 +44,8 @@ def encode(
     """Yield (images done, embeddings of the block) from image `start` on.
 
     Blocks always hold `config.batch_size` images from a multiple of it, so that a continued pass computes the same
-    blocks, hence the same bits, as an unbroken one. Raises ConfigError when regions are too small for `tokens`.
+    blocks, hence the same bits, as an unbroken one. Raises ConfigError for an encoder that the model does not
+    offer, and when regions are too small for it.
     """
     encoder = region_encoder(vlm, images, regions, config)
     for first in range(start, len(images), config.batch_size):

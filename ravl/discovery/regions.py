@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl.config import RegionsConfig
+from ravl.config import ENCODERS, RegionsConfig
 from ravl.errors import ConfigError
 from ravl.tables import ImageSet, Regions, Report, Step, quiet
 
@@ -20,7 +20,7 @@ WORKING_SIDE = 160
 _BLOCK = 32  # images decoded at a time
 
 MIN_PATCHES = 4
-"""Patches a region needs for `encoder="auto"` to choose `tokens`; on fewer, a transformer has too little to read."""
+"""Patches a region needs for `encoder="auto"` to choose `tokens` or `roi`; on fewer, a model has too little to read."""
 
 
 ImagesOf = Callable[[Sequence[int]], list[Image.Image]]
@@ -155,21 +155,26 @@ def _segments(pixels: NDArray[np.uint8], n_segments: int) -> Iterator[tuple[int,
         yield int(columns[0]), int(rows[0]), inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def choose_encoder(requested: str, patch_counts: NDArray[np.integer[Any]]) -> str:
-    """How regions become vectors: `tokens` or `crop`.
+def choose_encoder(
+    requested: str, patch_counts: NDArray[np.integer[Any]], offered: tuple[str, ...] = ("tokens", "crop")
+) -> str:
+    """How regions become vectors: `tokens`, `roi` or `crop`. offered: what the model can, the best first.
 
-    `auto` gives tokens where every region holds at least MIN_PATCHES patches, else crop.
+    `auto` gives the best where every region holds at least MIN_PATCHES patches, else crop.
 
-    patch_counts: (R,) patch tokens in each region. Raises ConfigError when tokens are asked for and a region has none.
+    patch_counts: (R,) patches in each region. Raises ConfigError for an encoder that the model does not offer, and when
+    tokens or roi are asked for and a region holds no patch.
     """
     counts = np.asarray(patch_counts)
-    if requested not in ("auto", "tokens", "crop"):
-        raise ValueError(f"requested must be auto, tokens or crop, got {requested!r}.")
+    if requested not in ("auto", *ENCODERS):
+        raise ValueError(f"requested must be auto, {', '.join(ENCODERS)}, got {requested!r}.")
     if requested == "auto":
-        return "tokens" if np.all(counts >= MIN_PATCHES) else "crop"
-    if requested == "tokens" and np.any(counts == 0):
+        return offered[0] if np.all(counts >= MIN_PATCHES) else "crop"
+    if requested not in offered:
+        raise ConfigError(f"the encoder must be {' or '.join(offered)} for this model, got {requested}. Try auto.")
+    if requested != "crop" and np.any(counts == 0):
         raise ConfigError(
-            f"every region must hold at least one patch for the encoder tokens, got none in "
+            f"every region must hold at least one patch for the encoder {requested}, got none in "
             f"{np.count_nonzero(counts == 0)} of {len(counts)} regions. Use a coarser grid, or the encoder crop."
         )
     return requested

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ravl.config import MitigationConfig
 from ravl.tables import Families, ImageSet
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 JTT_FACTOR = 20.0
 """How much more often JTT shows an image that the audited model gets wrong (Liu et al. 2021 try 5 to 100)."""
@@ -34,7 +34,7 @@ class Method:
     top: of a feature of several clusters only the largest is treated.
     true_groups: groups are class x the set's own group columns. Not for use, for comparison.
     held_out: learns from one half of the audited images, the other half chooses the step.
-    learns: which parameters learn, by the beginnings of their names; none: the model is changed in closed form.
+    learns: which parts learn (`LearningModel.parts`); none: the model is changed in closed form.
     """
 
     contrastive: bool = True
@@ -45,7 +45,7 @@ class Method:
     top: bool = False
     true_groups: bool = False
     held_out: bool = False
-    learns: tuple[str, ...] = ("vision_model.", "visual_projection.")
+    learns: tuple[str, ...] = ("tower",)
 
     @property
     def needs_features(self) -> bool:
@@ -69,8 +69,8 @@ METHODS = {
     # Liu et al. 2021, arXiv 2107.09044. Deviation: the audited model stands for the one that was stopped early.
     "jtt": Method(drawn="errors"),
     # Kirichenko et al. 2022, arXiv 2204.02937. Deviation: a logistic head would be no CLIP model, so the last layer is
-    # the visual projection, and the class prompts stay the classifier. Its features are frozen, as there.
-    "dfr": Method(contrastive=False, term="classes", drawn="groups", held_out=True, learns=("visual_projection.",)),
+    # that of the vision tower, and the class prompts stay the classifier. Its features are frozen, as there.
+    "dfr": Method(contrastive=False, term="classes", drawn="groups", held_out=True, learns=("projection",)),
     # see `project_out`
     "project": Method(learns=()),
     # ceiling: Sagawa et al. 2020, arXiv 1911.08731
@@ -128,14 +128,17 @@ def _numbered(rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     return ids
 
 
-def project_out(vlm: TransformersClip, region: NDArray[np.floating[Any]], feature: NDArray[np.integer[Any]]) -> None:
-    """Take the directions of features out of a model's visual projection, in closed form and in place.
+def project_out(vlm: LearningModel, region: NDArray[np.floating[Any]], feature: NDArray[np.integer[Any]]) -> None:
+    """Take the directions of features out of the last layer of a model's vision tower, in closed form and in place.
 
     region: (R, D) unit vectors. feature: (R,) an id, or -1 for the regions of no treated feature. A direction is the
     mean vector of a feature's regions minus the mean of those of none; W becomes (1 - Q Q^T) W, where the columns of Q
     are an orthonormal basis of the directions. So no linear read-out of the embedding sees them any more, which takes
     from the classes whatever lies along them too. Deviation: after Bolukbasi et al. (2016), who do so to words.
+
+    Raises ConfigError for a tower that does not end in a linear layer.
     """
+    last = vlm.last_layer()
     ids = [f for f in np.unique(feature) if f >= 0]
     rest = np.asarray(region[feature < 0], np.float64)
     base = rest.mean(0) if len(rest) else np.zeros(region.shape[1])
@@ -144,7 +147,7 @@ def project_out(vlm: TransformersClip, region: NDArray[np.floating[Any]], featur
         return
     left, size, _ = np.linalg.svd(directions.T, full_matrices=False)
     basis = torch.from_numpy(left[:, size > 1e-6 * size.max()])
-    weight = vlm.module.visual_projection.weight
     with torch.no_grad():
-        exact = weight.double().cpu()
-        weight.copy_(exact - basis @ (basis.T @ exact))
+        for weight, axis in last:
+            exact = weight.double().cpu().movedim(axis, 0)
+            weight.copy_((exact - basis @ (basis.T @ exact)).movedim(0, axis))

@@ -26,7 +26,7 @@ from ravl.mitigation.baselines import METHODS, draw_weights, region_share
 from ravl.mitigation.exchange import Exchanged, exchange
 from ravl.mitigation.processes import Processes
 from ravl.tables import ImageSet, Regions
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 BANK_SIZE = 256
 """Crops of spurious regions that exchange pastes from."""
@@ -66,8 +66,8 @@ class TrainingSet:
         for name, length in wanted.items():
             if len(getattr(self, name)) != length:
                 raise ValueError(f"TrainingSet.{name} must have length {length}, got {len(getattr(self, name))}.")
-        if self.encoder not in ("tokens", "crop"):
-            raise ValueError(f"TrainingSet.encoder must be tokens or crop, got {self.encoder!r}.")
+        if self.encoder not in ("tokens", "roi", "crop"):
+            raise ValueError(f"TrainingSet.encoder must be tokens, roi or crop, got {self.encoder!r}.")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Batch:
 
     label: (B,) class. caption: (B,) index into the distinct captions. group: (B,) its id. first: number of the first
     image of this process. pixels: (b, 3, H, W). The others are None where the method does not use regions:
-    owner: (n,) image of a region, among the b. spurious: (n,) bool. regions: (n, N) bool patches for the encoder
-    tokens, (n, 3, H, W) pixels for crop. Regions that exchange has painted over are left out.
+    owner: (n,) image of a region, among the b. spurious: (n,) bool. regions: (n, 3, H, W) pixels for the
+    encoder crop, else their places (`LearningModel.places`). Regions that exchange has painted over are left out.
     """
 
     pixels: Tensor
@@ -104,7 +104,7 @@ class Batches:
     """Makes the batch of a step from nothing but seed and step. captions: the distinct ones, sorted. size: B."""
 
     def __init__(
-        self, vlm: TransformersClip, data: TrainingSet, config: MitigationConfig, processes: Processes = Processes()
+        self, vlm: LearningModel, data: TrainingSet, config: MitigationConfig, processes: Processes = Processes()
     ) -> None:
         self.vlm, self.data, self.config, self.method = vlm, data, config, METHODS[config.method]
         self._processes = processes
@@ -133,10 +133,10 @@ class Batches:
         owner = np.repeat(np.arange(len(rows)), [len(box) for box in left])
         marked = [s.spurious[stay] for s, stay in zip(shown, stays, strict=True)]
         spurious = torch.from_numpy(np.concatenate([np.zeros(0, bool), *marked]))
-        if self.data.encoder == "tokens":
-            inputs = self.vlm.patches(images.size[rows][owner], np.concatenate([_NO_BOX, *left]), list(chain(*masks)))
-        else:
+        if self.data.encoder == "crop":
             inputs = self.vlm.crop_pixels([s.image for s in shown], left, self.data.context, masks)
+        else:
+            inputs = self.vlm.places(images.size[rows][owner], np.concatenate([_NO_BOX, *left]), list(chain(*masks)))
         return Batch(pixels, label, caption, group, own.start, torch.from_numpy(owner), spurious, inputs)
 
     def _drawn(self, step: int) -> NDArray[np.integer[Any]]:
@@ -176,7 +176,7 @@ class Batches:
         rows = np.flatnonzero(self.data.spurious)
         if len(rows) > BANK_SIZE:
             rows = np.sort(np.random.default_rng([self.config.seed, 2]).choice(rows, BANK_SIZE, replace=False))
-        side = self.vlm.geometry.input_size
+        side = self.vlm.input_size
         bank = []
         for row in rows:
             (picture,) = self._read([int(self.data.regions.image[row])])

@@ -27,7 +27,7 @@ from ravl.mitigation.batches import Batch
 from ravl.mitigation.loss import LossParts
 from ravl.mitigation.objective import Objective, RegionVectors
 from ravl.mitigation.processes import Processes
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Gradients:
 
     def __init__(
         self,
-        vlm: TransformersClip,
+        vlm: LearningModel,
         weights: dict[str, Parameter],
         objective: Objective,
         encoder: str,
@@ -136,19 +136,19 @@ class Gradients:
         with self._precision():
             if piece.regions is None:
                 image, region = self.vlm.image_vectors(piece.pixels), None
-            elif self.encoder == "tokens":
-                image, region = self.vlm.image_and_region_vectors(piece.pixels, piece.owner, piece.regions)
-            else:
+            elif self.encoder == "crop":
                 image, region = self.vlm.image_vectors(piece.pixels), self.vlm.image_vectors(piece.regions)
+            else:
+                image, region = self.vlm.image_and_region_vectors(piece.pixels, piece.owner, piece.regions)
         return self._exact(image), image.new_zeros(0, image.shape[1]) if region is None else self._exact(region)
 
     def _regions(self, piece: Piece) -> Tensor:
         """(m, D) unit vectors of a piece's regions alone."""
         assert piece.regions is not None
         with self._precision():
-            if self.encoder == "tokens":
-                return self._exact(self.vlm.region_vectors(piece.pixels, piece.owner, piece.regions))
-            return self._exact(self.vlm.image_vectors(piece.regions))
+            if self.encoder == "crop":
+                return self._exact(self.vlm.image_vectors(piece.regions))
+            return self._exact(self.vlm.region_vectors(piece.pixels, piece.owner, piece.regions))
 
     def _pays(self, batch: Batch) -> bool:
         """Whether it is cheaper to look first which regions enter: a pass without gradient costs a third of one with.

@@ -9,17 +9,22 @@ from __future__ import annotations
 import torch
 
 from ravl.errors import ConfigError
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 """All matrices of a transformer layer."""
 
 
-def insert(vlm: TransformersClip, rank: int, seed: int) -> None:
+def insert(vlm: LearningModel, rank: int, seed: int) -> None:
     """Put an adapter beside every matrix of the vision tower; the model's answers stay the same at first.
 
-    Raises ConfigError without the library peft.
+    Raises ConfigError without the library peft, and for a tower whose matrices it does not know.
     """
+    if vlm.adaptable is None:
+        raise ConfigError(
+            "--lora-rank needs a model of the transformers library with a vision transformer, such as CLIP or SigLIP, "
+            f"got {vlm.name}. Leave --lora-rank out."
+        )
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -29,15 +34,16 @@ def insert(vlm: TransformersClip, rank: int, seed: int) -> None:
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(LAYERS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # peft draws one side of every adapter from the global generator
-        inject_adapter_in_model(config, vlm.module.vision_model.encoder)  # type: ignore[no-untyped-call]
+        inject_adapter_in_model(config, vlm.adaptable)  # type: ignore[no-untyped-call]
     vlm.module.eval()
 
 
-def merge(vlm: TransformersClip) -> None:
+def merge(vlm: LearningModel) -> None:
     """Add every adapter to its matrix and take it out again."""
     from peft.tuners.lora import LoraLayer
 
-    encoder = vlm.module.vision_model.encoder
+    encoder = vlm.adaptable
+    assert encoder is not None, "adapters were put in"
     for name, layer in list(encoder.named_modules()):
         if isinstance(layer, LoraLayer):
             layer.merge()  # type: ignore[operator]

@@ -7,7 +7,7 @@ import torch
 from ravl.config import MitigationConfig
 from ravl.mitigation.baselines import METHODS, region_share
 from ravl.mitigation.batches import TrainingSet
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 _SAMPLE = 256
 """Regions whose patches are counted."""
@@ -18,28 +18,24 @@ def uses_half(config: MitigationConfig, device: torch.device) -> bool:
     return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
 
 
-def estimate(vlm: TransformersClip, data: TrainingSet, config: MitigationConfig, micro: int) -> int:
+def estimate(vlm: LearningModel, data: TrainingSet, config: MitigationConfig, micro: int) -> int:
     """Bytes that a step with `micro` images at once needs on the device, if all their regions enter the loss.
 
     Weights; gradient and the two moments of AdamW for those that learn, which are those that ask for a gradient; and
-    what the layers keep for the backward pass: per token 8 d + 3 m floats in each layer of width d and MLP width m,
-    half a layer at the end, where only the class token goes on. In bfloat16 these take 2.4 bytes instead of 4, as norms
-    stay in float32, and the weights are there a second time in 2 bytes. Not counted: what the allocator holds in
+    what the layers keep for the backward pass (`LearningModel.cost`). In bfloat16 these take 2.4 bytes instead of 4, as
+    norms stay in float32, and the weights are there a second time in 2 bytes. Not counted: what the allocator holds in
     reserve, and a few vectors per image.
     """
-    method, vision = METHODS[config.method], vlm.module.config.vision_config
+    method = METHODS[config.method]
     half = uses_half(config, vlm.device)
     parameters = list(vlm.module.parameters())
     every, learning = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
     fixed = 4 * every + 12 * learning + (2 * every if half else 0)
-    patches = (vision.image_size // vision.patch_size) ** 2
-    tokens = 1.0 + patches
+    kept = vlm.cost("tower" in method.learns).image
     if method.term == "regions":
-        tokens += region_share(config) * _region_tokens(vlm, data, patches)
-    kept = 8 * vision.hidden_size + 3 * vision.intermediate_size
-    layers = vision.num_hidden_layers - 0.5 if "vision_model." in method.learns else 1  # frozen: one at a time
-    pixels = 4 * 3 * vision.image_size**2
-    return int(fixed + micro * (pixels + tokens * kept * layers * (2.4 if half else 4)))
+        kept += region_share(config) * _of_regions(vlm, data)
+    pixels = 4 * 3 * vlm.input_size**2
+    return int(fixed + micro * (pixels + kept * (2.4 if half else 4)))
 
 
 def free_memory(device: torch.device) -> int:
@@ -51,15 +47,15 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _region_tokens(vlm: TransformersClip, data: TrainingSet, patches: int) -> float:
-    """Mean number of tokens that the regions of an image have together."""
-    regions = data.regions
+def _of_regions(vlm: LearningModel, data: TrainingSet) -> float:
+    """Mean number of floats that a backward pass keeps of the regions of an image together."""
+    regions, cost = data.regions, vlm.cost(True)
     if not len(regions):
         return 0.0
-    each = 1.0 + patches
-    if data.encoder == "tokens":
+    each = cost.image
+    if data.encoder != "crop":
         rows = slice(0, _SAMPLE)
         masks = [regions.mask_of(row) for row in range(min(_SAMPLE, len(regions)))]
         counts = vlm.patch_counts(data.images.size[regions.image[rows]], regions.box[rows], masks)
-        each = 1.0 + float(counts.mean())
+        each = cost.token * (cost.prefix + float(counts.mean()))
     return each * len(regions) / len(data.images)

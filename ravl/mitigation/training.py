@@ -36,7 +36,7 @@ from ravl.mitigation.objective import Objective
 from ravl.mitigation.processes import Processes
 from ravl.store import MitigationFolder
 from ravl.tables import ImageSet, Report, Step
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 __all__ = ["TrainingSet", "ValidationSet", "captions_of", "predict", "train"]
 
@@ -57,7 +57,7 @@ class ValidationSet:
 
 
 def train(
-    vlm: TransformersClip,
+    vlm: LearningModel,
     data: TrainingSet,
     validation: ValidationSet,
     class_text: NDArray[np.float32],
@@ -118,7 +118,7 @@ def train(
 
 
 def _gradients(
-    vlm: TransformersClip, batches: Batches, class_text: Tensor, weights: dict[str, Parameter], processes: Processes
+    vlm: LearningModel, batches: Batches, class_text: Tensor, weights: dict[str, Parameter], processes: Processes
 ) -> Gradients:
     data, config = batches.data, batches.config
     objective = Objective(
@@ -134,24 +134,26 @@ def _gradients(
     return Gradients(vlm, weights, objective, data.encoder, micro, uses_half(config, vlm.device), processes)
 
 
-def learning(vlm: TransformersClip, config: MitigationConfig) -> dict[str, Parameter]:
+def learning(vlm: LearningModel, config: MitigationConfig) -> dict[str, Parameter]:
     """The parameters that learn. With `lora_rank` those of the vision tower are adapters, which are put in here."""
     learns = METHODS[config.method].learns
     if not _adapted(config):
         return trainable(vlm, learns)
     assert config.lora_rank is not None
     lora.insert(vlm, config.lora_rank, config.seed)
-    return trainable(vlm, learns, without=lambda name: name.startswith("vision_model.") and ".lora_" not in name)
+    last = vlm.parts["projection"]
+    return trainable(vlm, learns, without=lambda name: ".lora_" not in name and not name.startswith(last))
 
 
 def _adapted(config: MitigationConfig) -> bool:
-    return config.lora_rank is not None and "vision_model." in METHODS[config.method].learns
+    return config.lora_rank is not None and "tower" in METHODS[config.method].learns
 
 
 def trainable(
-    vlm: TransformersClip, beginnings: tuple[str, ...], without: Callable[[str], bool] = lambda name: False
+    vlm: LearningModel, parts: tuple[str, ...], without: Callable[[str], bool] = lambda name: False
 ) -> dict[str, Parameter]:
-    """Lock everything but the parameters whose names begin so; returns these, by name, in a fixed order."""
+    """Lock everything but the parameters of these parts of the model; returns these, by name, in a fixed order."""
+    beginnings = tuple(beginning for part in parts for beginning in vlm.parts[part])
     chosen = {}
     for name, parameter in sorted(vlm.module.named_parameters()):
         parameter.requires_grad_(name.startswith(beginnings) and not without(name))
@@ -179,7 +181,7 @@ def exhausted(state: State, config: MitigationConfig) -> bool:
 
 
 def predict(
-    vlm: TransformersClip, images: ImageSet, class_text: NDArray[np.float32], batch_size: int, read: Read, rows: range
+    vlm: LearningModel, images: ImageSet, class_text: NDArray[np.float32], batch_size: int, read: Read, rows: range
 ) -> NDArray[np.int64]:
     """Zero-shot classes of the images `rows`. read: decodes them."""
     predicted = [np.zeros(0, np.int64)]
@@ -189,11 +191,11 @@ def predict(
     return np.concatenate(predicted)
 
 
-def _on(vlm: TransformersClip, vectors: NDArray[Any]) -> Tensor:
+def _on(vlm: LearningModel, vectors: NDArray[Any]) -> Tensor:
     return torch.from_numpy(vectors).to(vlm.device)
 
 
-def _caption_vectors(vlm: TransformersClip, captions: NDArray[np.str_]) -> Tensor:
+def _caption_vectors(vlm: LearningModel, captions: NDArray[np.str_]) -> Tensor:
     """(U, D) unit vectors; the text tower is locked, so once is enough."""
     with torch.no_grad():
         return torch.cat([vlm.text_vectors(captions[i : i + 256].tolist()) for i in range(0, len(captions), 256)])
@@ -250,7 +252,7 @@ class _Judge:
 
     def __init__(
         self,
-        vlm: TransformersClip,
+        vlm: LearningModel,
         validation: ValidationSet,
         class_text: NDArray[np.float32],
         folder: MitigationFolder,
@@ -282,7 +284,7 @@ class _Judge:
 
 
 def _score(
-    vlm: TransformersClip,
+    vlm: LearningModel,
     validation: ValidationSet,
     class_text: NDArray[np.float32],
     read: Read,

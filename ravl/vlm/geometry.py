@@ -1,7 +1,8 @@
 """Where the pixels of an upright image go in a model's input: resize, centre crop, patches. Plain numpy.
 
-Boxes are x0, y0, x1, y1 in pixels, half-open. The formulas are those of the transformers image processors: the shortest
-edge is resized to a length (the longer one truncated to whole pixels), then the centre is cut out.
+Boxes are x0, y0, x1, y1 in pixels, half-open. The formulas are those of the transformers image processors, and of
+torchvision's transforms: the shortest edge is resized to a length (the longer one truncated to whole pixels), then the
+centre is cut out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Geometry:
 
     shortest_edge: length the shorter side is resized to, or None where both sides are resized to `resize`.
     resize: (width, height) both sides are forced to, or None. crop: (width, height) of the centre crop, or None.
-    input_size: side of the model's square input in pixels. patch: side of a patch in pixels.
+    input_size: side of the model's square input in pixels. patch: side of a patch in pixels. half_even: whether the
+    crop begins at the nearest pixel (torchvision; a half goes to the even one), else at the one to the left and above.
     """
 
     shortest_edge: int | None
@@ -30,6 +32,7 @@ class Geometry:
     crop: tuple[int, int] | None
     input_size: int
     patch: int
+    half_even: bool = False
 
     @classmethod
     def of(cls, processor: dict[str, Any], input_size: int, patch: int) -> Geometry:
@@ -63,7 +66,8 @@ class Geometry:
         """Left and top of the crop in the resized image; negative where the crop pads."""
         if self.crop is None:
             return np.zeros_like(resized)
-        return np.floor((resized - np.asarray(self.crop, np.float64)) / 2)
+        free = (resized - np.asarray(self.crop, np.float64)) / 2
+        return np.round(free) if self.half_even else np.floor(free)
 
     def view(self, size: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """(I, 4) the part of images of `size` (I, 2; width, height) that reaches a patch, in whole original pixels."""

@@ -19,7 +19,7 @@ class Encoded:
     """Embeddings of a batch of images and of all their regions, float32.
 
     image: (B, D) unit vectors. region: (n, D) unit vectors, in the order of the boxes. feature: (n, M), the mean patch
-    token of a middle layer of the same pass over the region, not normalised.
+    token, or cell, of a middle layer of the same pass over the region, not normalised.
     """
 
     image: NDArray[np.float32]
@@ -37,12 +37,24 @@ class VisionLanguageModel(Protocol):
     name: its resolved reference. dim: D. feature_dim: M. tau: the softmax temperature it was trained with.
     fingerprint, preprocessing: digests of the weights and configuration, and of the image preprocessing.
     drops_tokens: whether it can leave the tokens of a region out (`encode_without`).
+    encoders: how it can embed regions, the best first: tokens, of a vision transformer, or roi, of a convolutional
+    network; and crop, which every model has. why: one sentence that says why.
     """
 
     name: str
     dim: int
-    feature_dim: int
-    drops_tokens: bool
+
+    @property
+    def feature_dim(self) -> int: ...
+
+    @property
+    def drops_tokens(self) -> bool: ...
+
+    @property
+    def encoders(self) -> tuple[str, ...]: ...
+
+    @property
+    def why(self) -> str: ...
 
     @property
     def tau(self) -> float: ...
@@ -63,7 +75,9 @@ class VisionLanguageModel(Protocol):
         box: NDArray[np.integer],
         masks: Sequence[NDArray[np.bool_] | None] | None = None,
     ) -> NDArray[np.int64]:
-        """(n,) how many patch tokens each box (n, 4) of an image of `size` (n, 2) holds; 0 without tokens.
+        """(n,) how many patches each box (n, 4) of an image of `size` (n, 2) holds; 0 if the model has but crop.
+
+        A patch is what a token of a transformer, or a cell of a convolutional network's last map, stands for.
 
         masks: as `Masks`, one per box.
         """
@@ -85,7 +99,10 @@ class VisionLanguageModel(Protocol):
         context: float,
         masks: Masks = None,
     ) -> Encoded:
-        """Embed images and their regions, boxes (n_i, 4) per image. encoder: tokens or crop (with `context` margin).
+        """Embed images and their regions, boxes (n_i, 4) per image.
+
+        encoder: one of `encoders`; tokens: a transformer sees the region's patches alone; roi: a convolutional network
+        sees the image, and its last map is cut; crop: the region is cut out, with `context` margin.
 
         Of a region with a mask nothing outside of the mask is seen.
         """
