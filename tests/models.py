@@ -119,7 +119,7 @@ def small_open_clip(
     vision: dict[str, Any],
     preprocess: dict[str, Any] | None = None,
     bert: bool = False,
-    **model: Any,
+    dim: int = 24,
 ) -> Path:
     """Write an untrained directory in open_clip's layout, and return it. bert: with a text tower of transformers."""
     import open_clip
@@ -140,7 +140,7 @@ def small_open_clip(
         }
     else:
         text |= {"vocab_size": len(tokenizer), "width": 32, "heads": 2, "layers": 1}
-    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text, **model}
+    config = {"embed_dim": dim, "vision_cfg": vision, "text_cfg": text}
     whole = {"model_cfg": config, "preprocess_cfg": preprocess or PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(whole))
     module = seeded(lambda: open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False))

@@ -21,10 +21,10 @@ from torch.nn import Parameter
 from torch.nn.functional import normalize
 
 from ravl.data.painting import square_crop
-from ravl.errors import ConfigError
+from ravl.errors import ConfigError, ModelError
 from ravl.vlm.geometry import Geometry
 from ravl.vlm.interface import Encoded, Masks
-from ravl.vlm.towers import Cost, Tower
+from ravl.vlm.towers import Cost, TokenTower, Tower
 
 
 @dataclass
@@ -54,6 +54,17 @@ class DualEncoder:
     why: str
     last: list[tuple[Parameter, int]] = field(default_factory=list)
     adaptable: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ModelError for towers whose vectors cannot be compared."""
+        side = self.geometry.input_size
+        with torch.no_grad():
+            seen = self.tower.whole(self.tower.begin(torch.zeros(1, 3, side, side, device=self.device)))[0].shape[1]
+        if seen != self.dim:
+            raise ModelError(
+                f"image and text vectors must be equally long, but {self.name} has {seen} and {self.dim}. "
+                "Choose another model."
+            )
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -151,7 +162,7 @@ class DualEncoder:
     def encode_without(
         self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.integer[Any]]], masks: Masks = None
     ) -> NDArray[np.float32]:
-        """Where nothing is left of an image, a model without class token sees an even picture instead (its mean)."""
+        """Where nothing is left of an image, a model that pools patches alone sees an even picture, of mean colour."""
         if not self.drops_tokens:
             raise ValueError(f"encode_without needs a vision transformer, which {self.name} has not.")
         rows = zip(images, boxes, masks or [[None] * len(own) for own in boxes], strict=True)
@@ -161,7 +172,7 @@ class DualEncoder:
         kept = torch.from_numpy(~np.stack(dropped))
         empty = ~kept.any(1)
         pixels = self.pixels(images)
-        if getattr(self.tower, "prefix", 0) == 0 and empty.any():
+        if isinstance(self.tower, TokenTower) and not self.tower.alone:
             pixels[empty], kept[empty] = 0.0, True
         return _numpy(self.region_vectors(pixels, torch.arange(len(images)), kept))
 

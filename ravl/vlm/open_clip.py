@@ -259,7 +259,8 @@ def _of_open_clip(visual: Any) -> TokenTower:
     width, (rows, columns) = int(visual.conv1.out_channels), visual.grid_size
     steps = [_step(block, first) for block in blocks]
     # one class token; the class knows no others
-    return TokenTower(visual._embeds, steps, end, 1, rows * columns, width, 4 * width)
+    alone = visual.attn_pool is not None or visual.pool_type == "tok"
+    return TokenTower(visual._embeds, steps, end, 1, rows * columns, width, 4 * width, alone)
 
 
 def _step(block: Any, batch_first: bool) -> Callable[[Tensor], Tensor]:
@@ -282,9 +283,9 @@ def _of_timm(visual: Any) -> tuple[TokenTower | None, str]:
     def end(tokens: Tensor) -> Tensor:
         return visual.head(trunk.forward_head(trunk.norm(trunk.blocks[-1](tokens))))  # type: ignore[no-any-return]
 
-    width, mlp = int(trunk.embed_dim), 4 * int(trunk.embed_dim)
-    n_patches = int(trunk.patch_embed.num_patches)
-    return TokenTower(embed, list(trunk.blocks), end, int(trunk.num_prefix_tokens), n_patches, width, mlp), ""
+    width, n_patches = int(trunk.embed_dim), int(trunk.patch_embed.num_patches)
+    prefix, alone = int(trunk.num_prefix_tokens), trunk.global_pool == "token"
+    return TokenTower(embed, list(trunk.blocks), end, prefix, n_patches, width, 4 * width, alone), ""
 
 
 def _last(visual: Any) -> tuple[list[tuple[Parameter, int]], tuple[str, ...]]:

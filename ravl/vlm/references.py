@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,15 @@ def loading(where: str, part: str, load: Callable[[], Any]) -> Any:
         logger.setLevel(logging.ERROR)
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        AssertionError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"the {part} of the model {where} could not be loaded: {reason[:300]} {_advice(where)}"

@@ -50,6 +50,8 @@ class MapTower:
     def regions(self, begun: tuple[Tensor, Tensor], owner: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """places: (n, 4 + S * S), the box in shares of the input and which of its S x S bins belong to the region."""
         last, before = begun
+        if not len(owner):
+            return last.new_zeros(0, self.dim), last.new_zeros(0, self.width)
         owner, places = owner.to(last.device), places.to(last.device, last.dtype)
         box, inside = places[:, :4], places[:, 4:].unflatten(1, (self.side, self.side))[:, None]
         cut = align(last, owner, box, self.side)
@@ -72,7 +74,7 @@ class MapTower:
         for row, mask in enumerate(masks or ()):
             if mask is not None:
                 inside[row] = _bins(mask, self.side)
-        return torch.from_numpy(np.hstack([share, inside.reshape(len(share), -1)]).astype(np.float32))
+        return torch.from_numpy(np.hstack([share, inside.reshape(len(share), self.side**2)]).astype(np.float32))
 
     def cost(self, deep: bool) -> Cost:
         token = 4.0 * self._channels

@@ -72,7 +72,8 @@ class TokenTower:
     """A vision transformer.
 
     embed: (B, 3, H, W) pixels -> (B, prefix + N, d) tokens with positions, before the first layer. layers: all of them,
-    tokens -> tokens. end: tokens before the last layer -> (n, D) vectors. mlp: width of the layers' MLP.
+    tokens -> tokens. end: tokens before the last layer -> (n, D) vectors. mlp: width of the layers' MLP. alone: whether
+    the prefix without any patch gives an answer, as a class token does.
     """
 
     encoder = "tokens"
@@ -86,7 +87,9 @@ class TokenTower:
         n_patches: int,
         width: int,
         mlp: int,
+        alone: bool,
     ) -> None:
+        self.alone = alone
         self.begin, self.layers, self.end = embed, list(layers), end
         self.prefix, self.n_patches, self.width, self.mlp = prefix, n_patches, width, mlp
         # never the last layer: some towers compute no patch tokens there
@@ -104,14 +107,14 @@ class TokenTower:
     def regions(self, begun: Tensor, owner: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """places: (n, N) bool, the patches of each region. Regions with equally many run together, unpadded.
 
-        Raises ValueError for a region that holds no patch, of a tower without prefix: it has nothing to look at.
+        Raises ValueError for a region that holds no patch, of a tower that has nothing else to look at.
         """
         owner, places = owner.to(begun.device), places.to(begun.device)
         counts = places.sum(1)
         order, vectors, middle = [], [], []
         for count in counts.unique().tolist():
-            if count + self.prefix == 0:
-                raise ValueError("every region must hold at least one patch, as this model has no class token.")
+            if count == 0 and not self.alone:
+                raise ValueError("every region must hold at least one patch, as this model pools those alone.")
             rows = torch.nonzero(counts == count)[:, 0]
             columns = torch.nonzero(places[rows])[:, 1].reshape(len(rows), count) + self.prefix
             first = torch.arange(self.prefix, device=begun.device).expand(len(rows), -1)
