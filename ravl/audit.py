@@ -20,7 +20,7 @@ from ravl.data import load_images, read_images, with_coco
 from ravl.discovery.agreement import agreement
 from ravl.discovery.clustering import assign, cluster
 from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
-from ravl.discovery.embedding import encode
+from ravl.discovery.embedding import encode, region_encoder, why_encoder
 from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.families import group
 from ravl.discovery.projection import project
@@ -192,6 +192,8 @@ def _embed(run: AuditRun, images: ImageSet, regions: Regions, vlm: VisionLanguag
             )
 
     run.embed(shapes, blocks)
+    settings = (vlm, images, regions, run.config.embedding)
+    run.note_encoder(region_encoder(*settings), why_encoder(*settings))
     report(Step("embeddings", len(images), len(images)))
 
 

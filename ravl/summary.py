@@ -31,9 +31,10 @@ def findings(run: AuditRun) -> dict[str, Any]:
     """Summarise a finished run as strict JSON: undefined numbers are null.
 
     Keys: run, path, rule, accuracy, worst_group {name, accuracy, n}, n_images, n_skipped, n_errors, n_regions,
-    noise_share, agreement of the fast region encoder with `crop` {n, cosine, same_class, rank_correlation}, seconds per
-    stage, and features, best first (see `_feature`). The worst group is taken over class x
-    presence of the first feature when that is flagged, else over the classes.
+    noise_share, encoder of the regions {name, why} (null for audits that kept none), agreement of the fast region
+    encoder with `crop` {n, cosine, same_class, rank_correlation}, seconds per stage, and features, best first (see
+    `_feature`). The worst group is taken over class x presence of the first feature when that is flagged, else over the
+    classes.
     """
     images, regions, zero_shot = run.images(), run.regions(), run.zero_shot()
     evidence, feature_of = run.evidence(), run.feature_label()
@@ -63,6 +64,7 @@ def findings(run: AuditRun) -> dict[str, Any]:
         "n_errors": int(np.count_nonzero(~zero_shot.correct)),
         "n_regions": len(regions),
         "noise_share": number(run.clustering().noise_share),
+        "encoder": run.about.get("encoder"),
         "agreement": {name: number(value) for name, value in columns(run.agreement()).items()},
         "seconds": {stage: entry["seconds"] for stage, entry in run.about["stages"].items()},
         "features": _features(run, images, regions),
@@ -167,6 +169,8 @@ def findings_text(document: dict[str, Any]) -> str:
         f"accuracy {percent(document['accuracy'])}"
         + (f"; worst group: {worst['name']}, {percent(worst['accuracy'])} of {worst['n']}" if worst else ""),
     ]
+    if document.get("encoder"):
+        lines.append(f"encoder {document['encoder']['name']}: {document['encoder']['why']}")
     if document["n_skipped"]:
         lines.append(f"{document['n_skipped']} images could not be read; the Overview page lists them")
     if not document["features"]:

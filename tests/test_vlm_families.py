@@ -19,6 +19,7 @@ from PIL import Image
 
 import ravl
 from ravl import vlm
+from ravl.cli import main
 from ravl.data.painting import square_crop
 from ravl.errors import ConfigError, ModelError
 from ravl.mitigation import baselines, lora
@@ -542,3 +543,48 @@ def test_without_the_extra_the_sentence_says_what_to_install(monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
     with pytest.raises(ModelError, match=r"pip install 'ravl-dashboard\[open-clip\]'"):
         vlm.load("open_clip:ViT-B-32/laion2b_s34b_b79k", "cpu")
+
+
+# --- the README ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["models", "models open_clip"])
+def test_the_readmes_commands_as_they_stand(
+    made: Callable[[str], Path],
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    block = text.split(f"<!-- {kind} -->")[1].split("<!-- /models -->")[0]
+    commands = [line.split() for line in block.splitlines() if line.startswith(".venv/bin/ravl ")]
+    assert commands
+    monkeypatch.chdir(tmp_path)
+    colour_folder(tmp_path / "photos", 6)
+    for name, family in (("my-clip", "clip"), ("my-siglip", "siglip"), ("my-resnet", "resnet")):
+        if f" {name}/" in block or f":{name}/" in block:
+            shutil.copytree(made(family), tmp_path / name)
+    for command in commands:
+        assert main(command[1:]) == 0
+        out = capsys.readouterr().out
+        wanted = (
+            "roi: the encoder roi was asked for" if "roi" in command else "tokens: regions are embedded by their own"
+        )
+        assert f"encoder {wanted}" in out
+
+
+def test_an_audit_says_why_it_cuts_regions_out(made: Callable[[str], Path], tmp_path: Path) -> None:
+    colour_folder(tmp_path / "val", 6)
+
+    def said(family: str, regions: str) -> dict[str, str]:
+        run = ravl.discover(
+            *(tmp_path / "val", made(family)), regions=regions, until="evidence", device="cpu", workspace=tmp_path / "w"
+        )
+        return dict(run.about["encoder"])
+
+    fine = said("siglip", "grid:6")
+    assert fine["name"] == "crop"
+    assert "648 of 648 hold fewer than 4 of the model's patches, which is too little for tokens" in fine["why"]
+    assert said("vit-with-bert", "grid:2")["why"].endswith("vision-text-dual-encoder are not known")
+    assert said("resnet", "grid:2")["name"] == "roi"

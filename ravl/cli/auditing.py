@@ -39,7 +39,13 @@ def add_commands(commands: Any) -> None:
     """Their options."""
     sub = add_command(commands, discover, job=True)
     sub.add_argument("--images", required=True, metavar="PATH", help="folder class/image, or a manifest (CSV, Parquet)")
-    sub.add_argument("--model", required=True, metavar="REF", help="save_pretrained directory, hub id, or 'demo'")
+    sub.add_argument(
+        "--model",
+        required=True,
+        metavar="REF",
+        help="directory or hub id of a model of transformers; local-dir:DIRECTORY, hf-hub:ID or open_clip:NAME/TAG of "
+        "open_clip; or 'demo'",
+    )
     sub.add_argument("--classes", metavar="A,B,C", help=help_of(PromptsConfig, "classes"))
     sub.add_argument(
         "--template", action="append", metavar="TEXT", help="prompt with {} for the class; may be repeated"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ravl.config import EmbeddingConfig
 from ravl.data import load_images
-from ravl.discovery.regions import choose_encoder
+from ravl.discovery.regions import MIN_PATCHES, choose_encoder
 from ravl.tables import ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import Encoded, VisionLanguageModel
 
@@ -30,6 +30,20 @@ def patch_counts(vlm: VisionLanguageModel, images: ImageSet, regions: Regions) -
 def region_encoder(vlm: VisionLanguageModel, images: ImageSet, regions: Regions, config: EmbeddingConfig) -> str:
     """`tokens`, `roi` or `crop`: what the configuration means for these regions (see `choose_encoder`)."""
     return choose_encoder(config.encoder, patch_counts(vlm, images, regions), vlm.encoders)
+
+
+def why_encoder(vlm: VisionLanguageModel, images: ImageSet, regions: Regions, config: EmbeddingConfig) -> str:
+    """One sentence: why `region_encoder` gives what it gives."""
+    chosen = region_encoder(vlm, images, regions, config)
+    if config.encoder != "auto":
+        return f"the encoder {chosen} was asked for"
+    if chosen == vlm.encoders[0]:
+        return vlm.why
+    few = int((patch_counts(vlm, images, regions) < MIN_PATCHES).sum())
+    return (
+        f"regions are cut out (crop): {few} of {len(regions)} hold fewer than {MIN_PATCHES} of the model's patches, "
+        f"which is too little for {vlm.encoders[0]}"
+    )
 
 
 def encode(

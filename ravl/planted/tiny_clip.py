@@ -92,26 +92,13 @@ Parts = tuple[Any, Any, Any]
 
 def build(seed: int, plan: WorldPlan = _DIGITS, architecture: str = "vit14") -> Parts:
     """An untrained model, its tokenizer and its image processor. Text 2 x 64, D = 64."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+    from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    shape = _tower(architecture)
-    texts = (*(text.replace("{}", "") for text in (*plan.captions, *plan.prompts)), *plan.class_names)
-    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *sorted({w for text in texts for w in text.split()})))}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    start, end = vocabulary["<start>"], vocabulary["<end>"]
-    backend.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>",
-        model_max_length=16,
-    )  # fmt: skip
+    shape, tokenizer = _tower(architecture), tokenizer_of(plan)
     text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text |= {"vocab_size": len(vocabulary), "max_position_embeddings": 16}
-    text |= {"bos_token_id": start, "eos_token_id": end, "pad_token_id": vocabulary["<pad>"]}
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    text |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     vision = {"hidden_size": shape.width, "intermediate_size": 4 * shape.width, "num_hidden_layers": shape.layers}
     vision |= {"num_attention_heads": shape.heads, "image_size": shape.side, "patch_size": shape.patch}
     with torch.random.fork_rng(devices=[]):
@@ -121,6 +108,25 @@ def build(seed: int, plan: WorldPlan = _DIGITS, architecture: str = "vit14") -> 
         size={"shortest_edge": shape.side}, crop_size={"height": shape.side, "width": shape.side}
     )
     return module, tokenizer, processor
+
+
+def tokenizer_of(plan: WorldPlan) -> Any:
+    """Reads the words of a world's captions, prompts and classes, between a start and an end."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    texts = (*(text.replace("{}", "") for text in (*plan.captions, *plan.prompts)), *plan.class_names)
+    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *sorted({w for text in texts for w in text.split()})))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    start, end = vocabulary["<start>"], vocabulary["<end>"]
+    backend.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>",
+        model_max_length=16,
+    )  # fmt: skip
 
 
 def train(world: World, seed: int, steps: int = 1600, batch: int = 128, report: Report = quiet) -> Parts:

@@ -250,6 +250,12 @@ class AuditRun:
         about["stages"][stage] = {"seconds": round(seconds, 3)}
         write_json(self.path / "run.json", about)
 
+    def note_encoder(self, encoder: str, why: str) -> None:
+        """Keep how regions became vectors, and one sentence why."""
+        about = read_json(self.path / "run.json")
+        if about.get("encoder") != (note := {"name": encoder, "why": why}):
+            write_json(self.path / "run.json", {**about, "encoder": note})
+
     # --- revisions ----------------------------------------------------------------------------------------------
 
     def revised(self, families: Families) -> AuditRun:

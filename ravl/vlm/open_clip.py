@@ -54,7 +54,7 @@ def load(reference: Reference, device: torch.device, pickled: bool | None = None
 
     Raises ModelError without open_clip, and where a part is missing, unsafe or broken.
     """
-    open_clip = _library()
+    open_clip = library()
     where = reference.where
     pickled = allow_pickle() if pickled is None else pickled
     source = loading(where, "configuration", lambda: _source(open_clip, where))
@@ -87,7 +87,7 @@ def assemble(name: str, module: Any, tokenizer: Any, model_cfg: dict[str, Any], 
 
     Raises ModelError for a preprocessing that does not fit the model, or whose layout is not known.
     """
-    open_clip = _library()
+    open_clip = library()
     module = module.to(device).eval()
     visual = module.visual
     settings = {key: value for key, value in dict(visual.preprocess_cfg).items() if value is not None}
@@ -126,7 +126,7 @@ def assemble(name: str, module: Any, tokenizer: Any, model_cfg: dict[str, Any], 
     )
 
 
-def _library() -> Any:
+def library() -> Any:
     """open_clip, which needs a torchvision that fits torch. Raises ModelError with what to do."""
     try:
         import open_clip
