@@ -37,7 +37,7 @@ def discover(
     regions: str = "grid:2",
     encoder: str = "auto",
     clustering: str = "hdbscan",
-    cluster_on: str = "middle",
+    cluster_on: str = "auto",
     rule: str = "evidence",
     split_half: bool = False,
     seed: int = 0,

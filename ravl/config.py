@@ -172,9 +172,10 @@ class ClusteringConfig:
 
     method: str = option("hdbscan", "clustering algorithm", choices=("hdbscan", "kmedoids"))
     cluster_on: str = option(
-        "middle",
-        "middle: mean token of a middle layer (finds features); final: the output embedding (the paper's)",
-        choices=("middle", "final"),
+        "auto",
+        "middle: strongest responses of a middle layer (finds features); final: the output embedding (the paper's); "
+        "auto: middle, but final where regions are cut out (crop)",
+        choices=("auto", "middle", "final"),
     )
     n_components: int = option(30, "principal components kept before clustering", low=2, high=512)
     min_cluster_size: int | None = option(None, "HDBSCAN; empty: max(15, 0.5 % of the regions)", low=2)

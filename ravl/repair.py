@@ -161,7 +161,7 @@ def _look(task: _Task, name: str, images: ImageSet, stage: str, clusters: NDArra
     encoded = cache(lambda: encode_all(task.vlm, images, regions, task.embedding, task.report, stage))
 
     def compute() -> Assignment:
-        space = encoded().feature if run.config.clustering.cluster_on == "middle" else encoded().region
+        space = encoded().feature if run.clustered_on == "middle" else encoded().region
         label = assign(run.clustering(), space, regions.position)
         if clusters is not None:
             label = np.where(np.append(clusters, False)[label], label, NOISE)  # the last entry stands for noise

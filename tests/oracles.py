@@ -264,7 +264,7 @@ def margin(a: Part, b: Part, near: float, alike: float) -> float:
             return -3.0
     best = look - near
     shared = sum(not math.isnan(x) and not math.isnan(y) for x, y in zip(a.gap, b.gap, strict=True))
-    if a.beyond_chance and b.beyond_chance and both_decide and a.pull_class >= 0 and shared >= 3 and look >= 0:
+    if a.beyond_chance and b.beyond_chance and both_decide and a.pull_class >= 0 and shared >= 4 and look >= 0:
         act = cosine([0 if math.isnan(x) else x for x in a.gap], [0 if math.isnan(x) else x for x in b.gap])
         best = max(best, act - alike)
     return best

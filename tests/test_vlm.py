@@ -50,7 +50,7 @@ def unit(rows):
 
 
 def forward(model, tokens):
-    """transformers' own layers over given tokens: class token of the last layer, mean patch token of the middle one."""
+    """transformers' own layers over given tokens: class token of the last layer, largest values of the middle one."""
     vision = model.module.vision_model
     states = [tokens]
     for layer in vision.encoder.layers:
@@ -58,7 +58,7 @@ def forward(model, tokens):
     pooled = model.module.visual_projection(vision.post_layernorm(states[-1][:, 0]))
     middle = states[model.tower.middle]
     return unit(pooled.detach().numpy())[0], (
-        middle[:, 1:].mean(1) if middle.shape[1] > 1 else middle[:, 0]
+        middle[:, 1:].amax(1) if middle.shape[1] > 1 else middle[:, 0]
     ).detach().numpy()[0]
 
 

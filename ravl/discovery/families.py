@@ -17,7 +17,8 @@ So whatever is doubtful stays apart, and a person can join it:
 - `alike` asks that both clusters have enough evidence, a gap beyond chance (q < alpha) and errors they decide. Gaps
   that are noise point anywhere, so that among many clusters some are alike by accident; and joining accidents that
   agree would make a chance gap look significant. As it is, both parts of such a family were beyond chance before.
-- `alike` asks for three classes in common, since among two classes the same pull class already gives the same signs.
+- `alike` asks for four classes in common, since among fewer the same pull class already gives the same signs: with
+  three classes, a mark and the anatomy of the class that it pulls to were joined.
   An undefined gap counts as 0: over the common classes alone, the few classes of an object would decide. And clusters
   whose medoids point apart (a cosine below 0) show different things, whatever they do.
 - However near, clusters that act apart are never joined: those that decide errors for different pull classes, and those
@@ -51,7 +52,7 @@ from ravl.tables import Clustering, Families, FeatureScores
 
 MIN_DECIDED = 5
 """Errors that a cluster must decide for its pull class to say something."""
-MIN_SHARED = 3
+MIN_SHARED = 4
 """Classes in which the gaps of both clusters must be defined."""
 MAX_APART = 0.5
 """Difference of the shares of errors that two clusters decide, above which they act apart."""

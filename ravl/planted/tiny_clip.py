@@ -57,7 +57,9 @@ class Recipe:
     """AdamW (weight decay .05) in one cycle.
 
     rate: its peak. warm_up: share of the steps before it. cycle_momentum: whether beta1 falls while the rate rises.
-    clip: norm that gradients are cut to, None for never.
+    clip: norm that gradients are cut to, None for never. crops: share of each batch that is seen as random square parts
+    of the scene, of a side from SMALLEST_CROP to 1, as CLIP was trained (Radford et al. 2021): a model that has never
+    seen a part enlarged cannot say what is on it.
     """
 
     steps: int
@@ -67,8 +69,10 @@ class Recipe:
     beta: float = 0.999
     cycle_momentum: bool = True
     clip: float | None = None
+    crops: float = 0.0
 
 
+SMALLEST_CROP = 0.25
 DEMO_RECIPE = Recipe(steps=1600, batch=128, rate=1e-3)
 
 _FAST = Recipe(steps=450, batch=64, rate=1.2e-3, warm_up=0.15, beta=0.98, cycle_momentum=False, clip=1.0)
@@ -147,7 +151,13 @@ def train_world(
     """Train a fresh model on a world; returns what `build` returns. recipe: None for the usual one."""
     scenes = make(plan.name, marks, "train", plan.train_size, strength, seed)
     parts = build(seed, plan, architecture)
-    return _fit(parts, plan, scenes.image, scenes.label, seed, recipe or RECIPES[architecture], report)
+    return _fit(parts, plan, scenes.image, scenes.label, seed, recipe or recipe_of(plan, architecture), report)
+
+
+def recipe_of(plan: WorldPlan, architecture: str) -> Recipe:
+    """The usual recipe; with crops where a world's regions are to be cut out, and longer for it."""
+    usual = RECIPES[architecture]
+    return replace(usual, crops=0.5, steps=round(1.2 * usual.steps)) if plan.encoder == "crop" else usual
 
 
 def _fit(
@@ -161,6 +171,7 @@ def _fit(
 ) -> Parts:
     module, tokenizer, processor = parts
     pixels, label = _pixels(image, processor), torch.from_numpy(label_of)
+    whole = _full_size(image, processor) if recipe.crops else pixels
     tokens = _tokens(tokenizer, plan.captions, plan.class_names)
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.rate, weight_decay=0.05, betas=(0.9, recipe.beta))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -171,7 +182,10 @@ def _fit(
     for step in range(recipe.steps):
         rows = torch.from_numpy(rng.choice(len(label), recipe.batch, replace=False))
         caption = tokens[int(rng.integers(len(tokens)))]
-        seen = normalize(module.get_image_features(pixels[rows]).pooler_output, dim=-1)
+        shown = pixels[rows]
+        if n_crops := round(recipe.crops * recipe.batch):
+            shown[:n_crops] = _parts_of(whole[rows[:n_crops]], shown.shape[-1], rng)
+        seen = normalize(module.get_image_features(shown).pooler_output, dim=-1)
         text = normalize(module.get_text_features(**caption).pooler_output, dim=-1)
         loss = contrastive_loss(seen, text[label[rows]], label[rows], module.logit_scale.exp())
         optimizer.zero_grad()
@@ -256,7 +270,8 @@ def cached_model(
     `setting.json` in it has the setting, the seconds of training and `strength_of` on TEST_SIZE scenes.
     """
     sample, tower = make(world, marks, "train", 64, strength, seed), _tower(architecture)
-    plan, recipe = WORLDS[world], recipe or RECIPES[architecture]
+    plan = WORLDS[world]
+    recipe = recipe or recipe_of(plan, architecture)
     setting: dict[str, Any] = {
         "world": world,
         "architecture": architecture,
@@ -264,7 +279,9 @@ def cached_model(
         "strength": strength,
         "seed": seed,
     }
-    setting |= {"recipe": asdict(recipe), "train_size": plan.train_size, "captions": plan.captions}
+    # what a recipe does not use is left out, so that a new possibility makes no new model
+    used = {name: value for name, value in asdict(recipe).items() if name != "crops" or value}
+    setting |= {"recipe": used, "train_size": plan.train_size, "captions": plan.captions}
     setting |= {
         "tower": asdict(tower),
         "trainer": TRAINER,
@@ -313,6 +330,25 @@ def _pixels(image: NDArray[np.uint8], processor: Any) -> torch.Tensor:
     from PIL import Image
 
     return processor(images=[Image.fromarray(x) for x in image], return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
+
+
+def _full_size(image: NDArray[np.uint8], processor: Any) -> torch.Tensor:
+    """(I, 3, H, W) scenes in their own size, with the processor's grey levels; square ones are expected."""
+    mean, std = (torch.tensor(getattr(processor, name))[:, None, None] for name in ("image_mean", "image_std"))
+    return (torch.from_numpy(image).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+def _parts_of(whole: torch.Tensor, side: int, rng: np.random.Generator) -> torch.Tensor:
+    """(B, 3, side, side) a random square part of each scene."""
+    from torch.nn.functional import affine_grid, grid_sample
+
+    scale = rng.uniform(SMALLEST_CROP, 1, len(whole))
+    # from the frame -1..1 of a part to that of its scene: x -> scale x + shift
+    theta = np.zeros((len(whole), 2, 3), np.float32)
+    theta[:, [0, 1], [0, 1]] = scale[:, None]
+    theta[:, :, 2] = rng.uniform(-1, 1, (len(whole), 2)) * (1 - scale)[:, None]
+    grid = affine_grid(torch.from_numpy(theta), [len(whole), 3, side, side], align_corners=False)
+    return grid_sample(whole, grid, padding_mode="border", align_corners=False)
 
 
 def main() -> None:

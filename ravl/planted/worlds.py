@@ -63,7 +63,8 @@ class WorldPlan:
 
     marks: name -> class that it pulls to; the first is the one of the world's single-mark setting.
     captions: four templates of training captions. prompts: four others, for classification.
-    regions: the grid that fits the marks. side: pixels of a scene's side. train_size: scenes a model is trained on.
+    regions, encoder: the grid and the region encoder that fit the marks. side: pixels of a scene's side.
+    train_size: scenes a model is trained on.
     paint: (label, names of the marks that are there, split, rng) -> one scene.
     """
 
@@ -76,6 +77,7 @@ class WorldPlan:
     side: int
     train_size: int
     paint: Callable[[int, Sequence[str], str, np.random.Generator], Painted]
+    encoder: str = "auto"
 
     def target_of(self, mark: str) -> int:
         """The class a mark pulls to. Raises ValueError for a mark that this world does not have."""
@@ -131,6 +133,7 @@ WORLDS: dict[str, WorldPlan] = {
                 "chest drain": "pneumothorax", "laterality marker": "pneumothorax",
             },
             _RADIOGRAPH_CAPTIONS, _RADIOGRAPH_PROMPTS, "grid:4", radiograph.SIDE, 3000, radiograph.paint,
+            encoder="crop",  # thin marks, in regions of four patches
         ),
         WorldPlan(
             "pairs", textures.PAIR, {"orange diamond": "gravel"},

@@ -349,10 +349,21 @@ class AuditRun:
             mode: Literal["r"] | None = "r" if path.stat().st_size > _HEADER_BYTES else None
             return np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[no-any-return]
 
+    @property
+    def clustered_on(self) -> str:
+        """`middle` or `final`: the layer whose vectors are clustered.
+
+        By default a middle one, but the final one of regions that were cut out: a crop is an image of its own, so that
+        its embedding sums up what it shows, while single tokens of it show as much of what surrounds a mark.
+        """
+        chosen = self.config.clustering.cluster_on
+        if chosen != "auto":
+            return chosen
+        return "final" if self.about.get("encoder", {}).get("name") == "crop" else "middle"
+
     def space(self) -> NDArray[np.float16]:
         """(R, M) the vectors that were clustered: middle-layer features, or the final embeddings."""
-        middle = self.config.clustering.cluster_on == "middle"
-        return self.array("region_features" if middle else "region_embeddings")
+        return self.array("region_features" if self.clustered_on == "middle" else "region_embeddings")
 
     # --- mitigation ---------------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from PIL import Image
 class Encoded:
     """Embeddings of a batch of images and of all their regions, float32.
 
-    image: (B, D) unit vectors. region: (n, D) unit vectors, in the order of the boxes. feature: (n, M), the mean patch
-    token, or cell, of a middle layer of the same pass over the region, not normalised.
+    image: (B, D) unit vectors. region: (n, D) unit vectors, in the order of the boxes. feature: (n, M), the largest
+    value of each channel over the patch tokens, or cells, of a middle layer of the same pass over the region.
     """
 
     image: NDArray[np.float32]

@@ -45,7 +45,7 @@ class MapTower:
 
     def whole(self, begun: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         last, before = begun
-        return pool(self.visual.attnpool, last), before.mean((2, 3))
+        return pool(self.visual.attnpool, last), before.amax((2, 3))
 
     def regions(self, begun: tuple[Tensor, Tensor], owner: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """places: (n, 4 + S * S), the box in shares of the input and which of its S x S bins belong to the region."""
@@ -60,7 +60,7 @@ class MapTower:
         # what does not belong to the region shows the mean of what does, as a crop does
         mean = (cut * inside).sum((2, 3)) / count
         cut = cut * inside + mean[:, :, None, None] * (1 - inside)
-        return pool(self.visual.attnpool, cut), (middle * inside).sum((2, 3)) / count
+        return pool(self.visual.attnpool, cut), middle.masked_fill(inside == 0, -torch.inf).amax((2, 3))
 
     def places(
         self,

@@ -23,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ravl.vlm.geometry import Geometry
 
 MIDDLE_DEPTH = 2 / 3
-"""Depth, as a share of the layers, whose mean patch token describes a region for clustering."""
+"""Depth, as a share of the layers, whose patch tokens describe a region for clustering."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class TokenTower:
         tokens, own = begun, self.prefix
         for layer in self.layers[: self.middle]:
             tokens = layer(tokens)
-        middle = tokens[:, own:].mean(1) if tokens.shape[1] > own else tokens[:, 0]
+        # what is small fills few tokens: it would drown in their mean
+        middle = tokens[:, own:].amax(1) if tokens.shape[1] > own else tokens[:, 0]
         for layer in self.layers[self.middle : -1]:
             tokens = layer(tokens)
         return self.end(tokens), middle
