@@ -1,7 +1,7 @@
 """People's decisions and jobs: SQLAlchemy Core on SQLite in WAL mode.
 
-Verdicts are append-only: the database itself refuses to change or delete one. One job runs per device: a partial
-unique index refuses a second.
+Verdicts are append-only: the database itself refuses to change or delete one, and a chain of digests over all events
+(`ravl.chain`) shows where somebody got around that. One job runs per device: a partial unique index refuses a second.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from ravl.chain import Entry, first_break
 from ravl.config import DECISIONS
 from ravl.errors import ConfigError, RunError
+from ravl.sealing import Sealing
 from ravl.tables import Verdict, columns
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Kept in the database as `user_version`."""
 
 BUSY_SECONDS = 30.0
@@ -65,6 +67,7 @@ _groupings = sa.Table(
     sa.Column("reviewer", sa.String, nullable=False),
     sa.Column("at", sa.String, nullable=False),
 )
+_CHAIN = Sealing(_meta, {"verdict": _verdicts, "grouping": _groupings})
 _jobs = sa.Table(
     "jobs",
     _meta,
@@ -191,8 +194,10 @@ class Ledger:
             return
         with self._writing() as connection:
             _meta.create_all(connection)
-            for trigger in (*_append_only("verdicts"), *_append_only("groupings")):
-                connection.exec_driver_sql(trigger)
+            for table in (_verdicts, _groupings, _CHAIN.table):
+                for trigger in _append_only(table.name):
+                    connection.exec_driver_sql(trigger)
+            _CHAIN.adopt(connection, found, now())
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
@@ -248,8 +253,9 @@ class Ledger:
         )
         row = {key: value for key, value in columns(verdict).items() if key != "id"}
         with self._writing() as connection:
-            stored = connection.execute(_verdicts.insert().values(row))
-        return replace(verdict, id=_key(stored))
+            number = _key(connection.execute(_verdicts.insert().values(row)))
+            _CHAIN.seal(connection, "verdict", {**row, "id": number})
+        return replace(verdict, id=number)
 
     def history(self, run: str, feature: int | None = None) -> list[Verdict]:
         """All decisions of a run (or of one of its features), oldest first."""
@@ -277,8 +283,9 @@ class Ledger:
         row = {**columns(grouping), "features": json.dumps(ids), "made": json.dumps(new)}
         row.pop("id")
         with self._writing() as connection:
-            stored = connection.execute(_groupings.insert().values(row))
-        return replace(grouping, id=_key(stored))
+            number = _key(connection.execute(_groupings.insert().values(row)))
+            _CHAIN.seal(connection, "grouping", {**row, "id": number})
+        return replace(grouping, id=number)
 
     def groupings(self, run: str) -> list[Grouping]:
         """All merges and splits of a run, oldest first."""
@@ -295,6 +302,27 @@ class Ledger:
         )
         with self._reading() as connection:
             return list(connection.execute(query).scalars())
+
+    # --- the chain ----------------------------------------------------------------------------------------------
+
+    def add_import(self, run: str, source: str, sha256: str, reviewer: str, verdicts: Sequence[int]) -> None:
+        """Append that decisions of another run were taken over. source: its id. sha256: of the file they came from.
+
+        verdicts: ids of the decisions that it led to.
+        """
+        event = {"run": run, "from": source, "sha256": sha256, "reviewer": reviewer.strip(), "at": now()}
+        with self._writing() as connection:
+            _CHAIN.seal(connection, "import", {**event, "verdicts": [int(number) for number in verdicts]})
+
+    def entries(self, run: str | None = None) -> list[Entry]:
+        """The chain, oldest first. run: events of other runs are withheld."""
+        with self._reading() as connection:
+            return _CHAIN.entries(connection, run)
+
+    def fault(self) -> str:
+        """What shows that events were changed, left out or slipped in: one sentence; empty where nothing does."""
+        with self._reading() as connection:
+            return first_break(_CHAIN.entries(connection)) or _CHAIN.loose(connection)
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 

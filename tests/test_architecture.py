@@ -20,6 +20,7 @@ PURE = (
     *("ravl.discovery.scoring", "ravl.discovery.significance", "ravl.discovery.evidence"),
 )
 SCREEN = (*PURE, "ravl.export", "streamlit")
+REPORT = (*PURE, "dashboard.reporting.*", "ravl.chain", "ravl.report")
 TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")
 TRANSFORMERS = ("transformers", "transformers.*")
 LIBRARIES = (*TRANSFORMERS, "open_clip", "open_clip.*")
@@ -37,8 +38,26 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.evaluation": RECORDS,
     # 2  what is kept, and the science: no torch
     "ravl.store*": ("ravl", "ravl.store.*", *RECORDS, "pandas"),
-    "ravl.ledger": (*RECORDS, "sqlalchemy", "sqlalchemy.*"),
-    "ravl.export": (*RECORDS, "ravl.ledger", "ravl.store", "ravl.summary"),
+    "ravl.chain": (),
+    "ravl.sealing": ("ravl.chain", "sqlalchemy"),
+    "ravl.ledger": (*RECORDS, "ravl.chain", "ravl.sealing", "sqlalchemy", "sqlalchemy.*"),
+    "ravl.export": ("ravl.export.*",),
+    "ravl.export.check": (
+        "ravl.chain",
+        "ravl.errors",
+        "ravl.export.*",
+        "ravl.ledger",
+        "numpy",
+        "numpy.*",
+        "jsonschema",
+    ),
+    "ravl.export.*": (
+        *("ravl", *RECORDS, "ravl.chain", "ravl.export.*", "ravl.ledger", "ravl.mitigation.card", "ravl.store"),
+        "ravl.summary",
+    ),
+    "ravl.importing": (*RECORDS, "ravl.ledger", "ravl.store"),
+    "ravl.report": ("ravl.report.*",),
+    "ravl.report.*": ("ravl.report.*", "jinja2", "markupsafe"),
     "ravl.summary": (*RECORDS, "ravl.evaluation", "ravl.store"),
     "ravl.progress": (*RECORDS, "ravl.ledger", "psutil", "rich.*"),
     "ravl.planted": RECORDS,
@@ -92,7 +111,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.cli*": (
         "ravl.cli.*",
         *("ravl", *RECORDS, *RUN, "ravl.api", "ravl.doctor", "ravl.serve", "ravl.progress", "ravl.summary"),
-        *("ravl.export", "ravl.discovery.scoring", "ravl.planted.digits", "ravl.benchmark.command"),
+        *(
+            "ravl.export",
+            "ravl.export.check",
+            "ravl.importing",
+            "dashboard.reporting",
+            "ravl.discovery.scoring",
+            "ravl.planted.digits",
+            "ravl.benchmark.command",
+        ),
     ),
     "ravl.__main__": ("ravl.cli",),
     "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil"),
@@ -107,11 +134,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         ("dashboard.audits", "dashboard.brand", "dashboard.claims", "dashboard.colouring", "dashboard.comparison"), PURE
     ),
     **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
+    **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     # 8  the screen: never models, never the science that needs them
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
     ),
+    "dashboard.views.export": (*SCREEN, "dashboard.reporting"),
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
 }
 

@@ -1,14 +1,23 @@
-"""Deciding and handing over: `verdict`, `export`."""
+"""Deciding and handing over: `verdict`, `export`, `import`, `report`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ravl.cli.shared import add_command, add_run, find_run, print_json
 from ravl.config import DECISIONS
 from ravl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ravl.importing import Found, Imported
+
+FORMATS = ("json", "csv", "coco", "groups", "artifacts", "card", "log")
+"""Those of `ravl.export`, which is not loaded to print a help text."""
+
+OVERLAP = 0.5
+"""That of `ravl.importing`."""
 
 
 def add_commands(commands: Any) -> None:
@@ -22,9 +31,31 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--note", default="", metavar="TEXT", help="why")
 
     sub = add_command(commands, export)
+    sub.add_argument("--run", help="a run's id, or its beginning")
+    sub.add_argument("--format", choices=FORMATS, default="json")
+    sub.add_argument("--out", metavar="FILE")
+    sub.add_argument(
+        "--check",
+        metavar="FILE",
+        help="check an exported list or log instead: its schema, references and digests; with --run or --workspace "
+        "given, also that the record still holds what the file speaks of",
+    )
+
+    sub = add_command(commands, import_)
     add_run(sub)
-    sub.add_argument("--format", choices=("json", "csv"), default="json")
-    sub.add_argument("--out", required=True, metavar="FILE")
+    sub.add_argument("file", metavar="FILE", help="confirmed list of another run (ravl export --format json)")
+    sub.add_argument("--reviewer", required=True, metavar="NAME", help="who takes the decisions over")
+    sub.add_argument(
+        "--overlap",
+        type=float,
+        default=OVERLAP,
+        metavar="SHARE",
+        help="two features are the same from this share of common regions on (%(default)s)",
+    )
+
+    sub = add_command(commands, report)
+    add_run(sub)
+    sub.add_argument("--out", required=True, metavar="FILE", help="an HTML file")
 
 
 def verdict(options: argparse.Namespace) -> int:
@@ -56,18 +87,118 @@ def verdict(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the confirmed spurious features to a file."""
+    """Write what people decided to a file, or check such a file."""
+    if options.check is not None:
+        return _check(options)
+    if options.run is None or options.out is None:
+        raise ConfigError("--run and --out must be given, or --check. Say what to export, and where to.")
     from ravl import export as exporting
     from ravl.ledger import Ledger
 
     run = find_run(options)
     ledger = Ledger(run.path.parents[1])
-    document = exporting.confirmed(run, ledger)
+    confirmed = sum(held.decision == "spurious" for held in ledger.verdicts(run.id).values())
+    text = exporting.text(run, ledger, options.format)
     ledger.close()
     out = Path(options.out).expanduser()
-    exporting.write(document, options.format, out)
+    exporting.write(text, out)
     if options.json:
-        print_json({"run": run.id, "features": len(document["features"]), "out": str(out.resolve())})
+        print_json({"run": run.id, "format": options.format, "features": confirmed, "out": str(out.resolve())})
+    elif options.format == "log":
+        print(f"The audit log of {run.id} written to {out}.")
     else:
-        print(f"{len(document['features'])} confirmed features written to {out}.")
+        print(f"{confirmed} confirmed feature{'' if confirmed == 1 else 's'} written to {out}.")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Exit code 2 for a file that is not what it says it is."""
+    from ravl.export.check import load, problems
+    from ravl.ledger import Ledger
+
+    path = Path(options.check).expanduser()
+    document = load(path)
+    ledger = None if options.run is None else Ledger(find_run(options).path.parents[1])
+    found = problems(document, ledger)
+    if ledger is not None:
+        ledger.close()
+    if options.json:
+        listed = [{"path": problem.path, "problem": problem.sentence} for problem in found]
+        print_json({"file": str(path), "valid": not found, "problems": listed})
+    elif found:
+        for problem in found:
+            print(f"{problem.path} {problem.sentence}")
+    else:
+        print(f"{path} is valid: {document['schema']}, version {document['schema_version']}.")
+    return 2 if found else 0
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Take over what people confirmed in another run, where the same regions are found; to be reviewed again."""
+    from ravl.export.check import load, problems
+    from ravl.importing import take_over
+    from ravl.ledger import Ledger
+
+    run = find_run(options)
+    path = Path(options.file).expanduser()
+    document = load(path)
+    if found := problems(document):
+        more = f" ({len(found) - 1} more; ravl export --check lists them)" if len(found) > 1 else ""
+        raise ConfigError(f"FILE must be a valid list, but in {path} {found[0].path} {found[0].sentence}{more}")
+    if document["schema"] != "ravl.confirmed-features":
+        raise ConfigError(f"FILE must be a list of confirmed features, got {document['schema']}. Export one as json.")
+    ledger = Ledger(run.path.parents[1])
+    imported = take_over(document, run, ledger, options.reviewer, options.overlap)
+    ledger.close()
+    if options.json:
+        listed = [{**vars(entry), "overlap": round(entry.overlap, 6)} for entry in imported.found]
+        counts = {"common_images": imported.common, "images": imported.images}
+        print_json({"run": run.id, "from": imported.source, "least": options.overlap, **counts, "features": listed})
+    else:
+        print(_told(imported, options.overlap))
+    return 0
+
+
+_OUTCOMES = {
+    "taken over": "taken over as {match}, to be reviewed again",
+    "decided before": "is {match}, which a person called {decision} before; that stands",
+    "different": "nothing here shares enough of its regions; the nearest is {match}",
+    "none": "no region here is one of its regions",
+}
+
+
+def _told(imported: Imported, least: float) -> str:
+    """What became of every feature, for the terminal."""
+    taken = sum(entry.outcome == "taken over" for entry in imported.found)
+    lines = [
+        f"{taken} of {len(imported.found)} features of {imported.source} taken over "
+        f"({imported.common} of {imported.images} images are in both; features are the same from an overlap of "
+        f"{least:g} on)"
+    ]
+    return "\n".join([*lines, *map(_line, imported.found)])
+
+
+def _line(entry: Found) -> str:
+    said = _OUTCOMES[entry.outcome].format(match=f"feature {entry.match}", decision=entry.decision)
+    counts = f"{entry.shared} common regions of {entry.regions} there and {entry.others} here"
+    counted = f" (overlap {entry.overlap:.2f}: {counts})" if entry.match is not None else ""
+    return f"{entry.feature:>8}  {entry.name}: {said}{counted}"
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write one HTML file that tells the whole audit, with its pictures inside."""
+    from dashboard.reporting import report_text
+    from ravl import export as exporting
+    from ravl.ledger import Ledger
+
+    run = find_run(options)
+    ledger = Ledger(run.path.parents[1])
+    text = report_text(run, ledger)
+    ledger.close()
+    out = Path(options.out).expanduser()
+    exporting.write(text, out)
+    if options.json:
+        print_json({"run": run.id, "bytes": len(text.encode()), "out": str(out.resolve())})
+    else:
+        print(f"The report of {run.id} written to {out} ({len(text.encode()) / 2**20:.1f} MB).")
     return 0

@@ -29,7 +29,7 @@ def add_command(commands: Any, function: Command, *, json_too: bool = True, job:
     commands: what `add_subparsers` returned. job: it can run as a job of the dashboard, and on a device.
     """
     text = (function.__doc__ or "").strip()
-    sub = commands.add_parser(function.__name__, help=text, description=text)
+    sub = commands.add_parser(function.__name__.rstrip("_"), help=text, description=text)  # `import_` is `import`
     sub.set_defaults(command=function, job=None, json=False)
     sub.add_argument("--workspace", default=WORKSPACE, metavar="DIR", help="where audits are kept (%(default)s)")
     if json_too:
