@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl.errors import ConfigError
-from ravl.ledger import Ledger, seen_digest
+from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.tables import ImageSet
 
@@ -27,6 +27,10 @@ OVERLAP = 0.5
 """Jaccard index of the regions from which on two features are one."""
 
 Ints = NDArray[np.integer[Any]]
+
+
+ELSEWHERE = "imported:"
+"""What stands before the digest of regions that were seen in another audit."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def take_over(
 ) -> Imported:
     """Match a checked list with the features of a run, and record what fits as decisions to be reviewed again.
 
-    Each is kept with the digest of the regions that were seen in the *other* audit, so that wherever decisions are
-    shown it is plain that nobody saw these. least: Jaccard index from which on two features are one.
+    Each is kept with the digest of the regions that were seen in the *other* audit, marked as such, so that wherever
+    decisions are shown it is plain that nobody saw these regions with these numbers. least: Jaccard index from which on two features are one.
     Raises ConfigError without a reviewer, for a share outside (0, 1], or for a list of this very run.
     """
     if not reviewer.strip():
@@ -89,10 +93,11 @@ def take_over(
         if entry.outcome == "taken over" and entry.match is not None:
             pull = _pull(run, entry.match, images)
             note = _note(source, entry, feature)
-            seen = seen_digest(np.array([region["region"] for region in feature["regions"]], np.int64))
+            seen = f"{ELSEWHERE}{feature['seen']}"
             taken = ledger.add_verdict(run.id, entry.match, pull, "spurious", reviewer, seen, feature["name"], note)
             stored.append(taken.id)
-    ledger.add_import(run.id, source, document["sha256"], reviewer, stored)
+    if stored:
+        ledger.add_import(run.id, source, document["sha256"], reviewer, stored)
     return Imported(source, int((rows >= 0).sum()), len(rows), found)
 
 

@@ -140,7 +140,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
     ),
-    "dashboard.views.export": (*SCREEN, "dashboard.reporting"),
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
 }
 

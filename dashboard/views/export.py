@@ -1,53 +1,105 @@
-"""Export: the confirmed features for other programs, and the record of every decision."""
+"""Export: the report, the confirmed features for other programs, and the record of every decision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
-from dashboard import panels, readers, state, wording
+from dashboard import panels, readers, reporting, state, wording
+from dashboard.reporting import record
+from dashboard.summaries import Finding
 from ravl import export as exporting
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 
+STRIP = 10
+
 
 def render() -> None:
     """Draw the page."""
-    panels.heading("Export", "The features that people confirmed as spurious, with their images and boxes.")
+    panels.heading("Export", "What was found and decided, to read, to keep, and to use in other programs.")
     run = panels.current_run()
     if run is None or not panels.needs(run, "evidence", "The export"):
         return
     book = readers.ledger(state.workspace())
     confirmed = tuple(row for row in readers.findings(run, book) if row.decision == "spurious")
-    if confirmed:
-        _downloads(run, book)
-        _preview(run, book)
-    else:
-        text = "There is nothing to export yet: no feature of this audit is confirmed as **spurious**."
-        panels.empty(text, "review", "Decide on the features", run.id)
+    _report(run, book)
+    _confirmed(run, book, confirmed)
+    _formats(run, book, bool(confirmed))
     _record(run, book)
 
 
-def _downloads(run: AuditRun, book: Ledger) -> None:
-    with st.container(horizontal=True):
-        for label, ending, mime, write in (
-            ("Download JSON", "json", "application/json", exporting.as_json),
-            ("Download CSV", "csv", "text/csv", exporting.as_csv),
-        ):
-            st.download_button(
-                label,
-                data=write(exporting.confirmed(run, book)),
-                file_name=f"{run.name}-spurious-features.{ending}",
-                mime=mime,
-                key=f"download-{ending}",
-                icon=":material/download:",
-                type="primary" if ending == "json" else "secondary",
-                on_click="ignore",
-            )
+def _download(run: AuditRun, label: str, ending: str, mime: str, make: Callable[[], str], primary: bool) -> None:
+    """A button whose file is made when it is pressed. make: without a script around it, so it reads no state."""
+    st.download_button(
+        f"Download {label}",
+        data=make,
+        file_name=f"{run.name}-{ending}",
+        mime=mime,
+        key=f"download-{ending}",
+        icon=":material/download:",
+        type="primary" if primary else "secondary",
+        on_click="ignore",
+        width="stretch",
+    )
 
 
-def _preview(run: AuditRun, book: Ledger) -> None:
-    with st.expander("What the JSON file holds", key="preview"):
-        st.json(exporting.confirmed(run, book), expanded=2)
+def _row(title: str, about: str, key: str) -> st.delta_generator.DeltaGenerator:
+    """A line with what a file is for; returns the place for its button."""
+    with st.container(border=True, key=key):
+        left, right = st.columns([4, 1.35], vertical_alignment="center")
+        left.markdown(f"**{title}**  \n{about}")
+    return right
+
+
+def _report(run: AuditRun, book: Ledger) -> None:
+    about = (
+        "One HTML file that tells the whole audit: what was examined, the findings with their pictures, who decided "
+        "what, before and after, and the limits. It opens in any browser without a network, and prints. If the images "
+        "show patients, so does the file."
+    )
+    with _row("Report", about, "row-report"):
+        _download(run, "report", "report.html", "text/html", lambda: reporting.report_text(run, book), primary=True)
+
+
+def _confirmed(run: AuditRun, book: Ledger, rows: tuple[Finding, ...]) -> None:
+    """The confirmed list as it will be handed over."""
+    st.subheader(f"Confirmed as spurious ({len(rows)})", anchor=False)
+    if not rows:
+        text = "There is nothing to hand over yet: no feature of this audit is confirmed as **spurious**."
+        panels.empty(text, "review", "Decide on the features", run.id)
+        return
+    audit = readers.audit(run)
+    for row in rows:
+        with st.container(border=True, key=f"confirmed-{row.feature}"):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"**{wording.plain(wording.title(row))}**", width="content")
+                st.space("stretch")
+                panels.link("review", "Look at the decision", run.id, row.feature)
+            panels.strip(audit, row.feature, STRIP)
+            if row.verdict is not None:
+                st.markdown(wording.past(row.verdict))
+                if row.verdict.seen != audit.seen(row.feature):
+                    st.warning("Its regions are not those that the decision was about. Review it again.")
+            st.caption(f"{wording.support(row)}.")
+
+
+def _formats(run: AuditRun, book: Ledger, confirmed: bool) -> None:
+    """A line per format that has something to say."""
+    st.subheader("Files for other programs", anchor=False)
+    for name, format in exporting.FORMATS.items():
+        if confirmed or not format.needs_confirmed:
+            with _row(format.title, format.about, f"row-{name}"):
+                _download(run, format.label, format.ending, format.mime, _maker(run, book, name), primary=False)
+    st.caption(
+        "The same from the command line: `ravl export --format NAME`; `ravl export --check FILE` says whether a list "
+        "or a log is whole, and `ravl import` takes a list over into another audit of the same images."
+    )
+
+
+def _maker(run: AuditRun, book: Ledger, name: str) -> Callable[[], str]:
+    return lambda: exporting.text(run, book, name)
 
 
 def _record(run: AuditRun, book: Ledger) -> None:
@@ -70,6 +122,12 @@ def _record(run: AuditRun, book: Ledger) -> None:
         hide_index=True,
         alt="Every decision, newest first",
     )
+    fault = book.fault()
+    said = record.state(book.entries(), fault)
+    if fault:
+        st.error(said)
+    else:
+        st.caption(said)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,24 @@ from ravl.store import AuditRun, writing
 
 @dataclass(frozen=True)
 class Format:
-    """One format. label: on a button. ending: of the file's name. about: what it is for, in a sentence."""
+    """One format. title: what it is. label: on a button. ending: of the file's name. about: what it is for.
 
+    needs_confirmed: says nothing without a confirmed feature.
+    """
+
+    title: str
     label: str
     ending: str
     mime: str
     about: str
     make: Callable[[AuditRun, Ledger], str]
+    needs_confirmed: bool = True
 
 
 FORMATS = {
     "json": Format(
         "Confirmed list",
+        "JSON",
         "confirmed.json",
         "application/json",
         "Everything about the confirmed features: scores, regions with boxes, who decided, when and why. Another audit "
@@ -39,13 +45,15 @@ FORMATS = {
     ),
     "csv": Format(
         "Table",
+        "CSV",
         "confirmed.csv",
         "text/csv",
         "The same for a spreadsheet: one row per region.",
         lambda run, ledger: as_csv(confirmed(run, ledger)),
     ),
     "coco": Format(
-        "Boxes (COCO)",
+        "Boxes",
+        "COCO",
         "coco.json",
         "application/json",
         "The boxes of the confirmed regions, for labelling and detection tools.",
@@ -53,14 +61,17 @@ FORMATS = {
     ),
     "groups": Format(
         "Groups",
+        "groups",
         "groups.csv",
         "text/csv",
         "One row per image: its class, which confirmed features it shows, and the group that makes, for group DRO and "
         "other worst-group tools.",
         lambda run, ledger: as_groups(read(run, ledger)),
+        needs_confirmed=False,
     ),
     "artifacts": Format(
         "Images by feature",
+        "image lists",
         "artifacts.json",
         "application/json",
         "For every confirmed feature the images that show it.",
@@ -68,17 +79,21 @@ FORMATS = {
     ),
     "card": Format(
         "Paragraph for a model card",
+        "paragraph",
         "card.md",
         "text/markdown",
         "What is known about the model, in words, for those who use it.",
         lambda run, ledger: as_card(read(run, ledger)),
+        needs_confirmed=False,
     ),
     "log": Format(
         "Audit log",
+        "log",
         "log.json",
         "application/json",
         "Every decision, withdrawal, grouping and import of this audit, in a chain of digests that shows changes.",
         lambda run, ledger: as_json(audit_log(run, ledger)),
+        needs_confirmed=False,
     ),
 }
 

@@ -50,7 +50,7 @@ def as_groups(found: Material) -> str:
     """
     features = found.present
     names, label, predicted = found.images.class_names, found.images.label, found.zero_shot.predicted
-    shows = np.array([found.shows(verdict.feature) for verdict in features], bool).reshape(len(features), -1)
+    shows = np.array([found.shows(verdict.feature) for verdict in features], bool).reshape(len(features), len(label))
     text = io.StringIO()
     writer = csv.writer(text)
     columns = [f"feature_{verdict.feature}" for verdict in features]
