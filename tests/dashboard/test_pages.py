@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -197,17 +198,39 @@ def test_a_large_map_says_that_it_shows_a_sample(run: AuditRun, monkeypatch: pyt
 # --- export -----------------------------------------------------------------------------------------------------------
 
 
-def test_export_of_nothing_says_what_to_do(run: AuditRun) -> None:
+def downloads(app: AppTest) -> list[str]:
+    return [str(item.proto.label).removeprefix("Download ") for item in app.get("download_button")]
+
+
+def test_export_without_a_confirmed_feature_says_what_to_do(run: AuditRun) -> None:
     app = open_app("export")
-    assert "There is nothing to export yet" in said(app)
-    assert app.get("download_button") == []
+    assert "no feature of this audit is confirmed as **spurious**" in said(app)
+    assert downloads(app) == ["report", "groups", "paragraph", "log"]
+    assert not app.dataframe
 
 
 def test_export_offers_files_and_the_whole_history(run: AuditRun, book: Ledger, confirm: Callable[[], None]) -> None:
     book.add_verdict(run.id, 1, "eel", "unsure", "Bo", "digest")
     confirm()
     app = open_app("export")
-    assert [item.proto.label for item in app.get("download_button")] == ["Download JSON", "Download CSV"]
+    assert downloads(app) == ["report", "JSON", "CSV", "COCO", "groups", "image lists", "paragraph", "log"]
+    text = said(app)
+    assert "Confirmed as spurious (1)" in text
+    assert "**Spurious** by Ada" in text
+    assert "Its regions are not those that the decision was about." in text
+    assert "has 2 entries, and its chain of digests is whole. It ends in " + book.entries()[-1].sha256 in text
+    assert "ravl-strip" in html(app)
     history = app.dataframe[0].value
     assert list(history["Decision"]) == ["Spurious", "Unsure"]
     assert list(history["By"]) == ["Ada", "Bo"]
+
+
+def test_export_says_when_the_record_was_changed(run: AuditRun, book: Ledger, confirm: Callable[[], None]) -> None:
+    confirm()
+    raw = sqlite3.connect(book.path, isolation_level=None)
+    raw.execute("DROP TRIGGER verdicts_UPDATE")
+    raw.execute("UPDATE verdicts SET reviewer = 'Eve'")
+    raw.close()
+    app = open_app("export")
+    assert "does not hold together" in app.error[0].value
+    assert "entry 1 (verdict) was changed" in said(app)
