@@ -76,7 +76,8 @@ def take_over(
     """Match a checked list with the features of a run, and record what fits as decisions to be reviewed again.
 
     Each is kept with the digest of the regions that were seen in the *other* audit, marked as such, so that wherever
-    decisions are shown it is plain that nobody saw these regions with these numbers. least: Jaccard index from which on two features are one.
+    decisions are shown it is plain that nobody saw these regions with these numbers. least: Jaccard index from which on
+    two features are one.
     Raises ConfigError without a reviewer, for a share outside (0, 1], or for a list of this very run.
     """
     if not reviewer.strip():

@@ -30,7 +30,7 @@ def section(run: AuditRun, ledger: Ledger) -> Section:
         rest = len(own) - len(rows)
         note = f"{rest:,} earlier entries are in the audit log (ravl export with the format log)." if rest else ""
         head = ("Entry", "When (UTC)", "What", "By", "Name and note", "Digest")
-        pieces.append(Table("Every entry of this audit, oldest first", head, rows, note))
+        pieces.append(Table("Every entry of this audit, oldest first", head, rows, note, "log"))
     else:
         pieces.append(Prose("Nobody has decided anything in this audit yet."))
     return Section("record", "Who decided what", tuple(pieces))

@@ -72,7 +72,8 @@ class Cell:
 class Table:
     """Rows of cells; the first cell of each is its heading. head: empty for a table of names and values.
 
-    note: Markdown below it. layout: "", narrow (as wide as it must be), or even (columns as in its neighbours).
+    note: Markdown below it. layout: "", narrow (as wide as it must be), even (columns as in
+    its neighbours), or log (a number first, then a time, a digest last).
     """
 
     caption: str
