@@ -27,8 +27,8 @@ from ravl.errors import ConfigError, RunError
 from ravl.sealing import Sealing
 from ravl.tables import Verdict, columns
 
-SCHEMA_VERSION = 3
-"""Kept in the database as `user_version`."""
+SCHEMA_VERSION = 4
+"""Kept in the database as `user_version`. 2: groupings. 4: the chain."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""

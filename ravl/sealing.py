@@ -37,7 +37,7 @@ class Sealing:
     def seal(self, connection: sa.Connection, kind: str, row: Mapping[str, Any]) -> None:
         """Append an event, in the transaction that wrote it."""
         last = connection.execute(sa.select(self.table.c.sha256).order_by(self.table.c.id.desc()).limit(1)).scalar()
-        event = _event(kind, row)
+        event = self._event(kind, row)
         own = digest(event)
         place = (
             {"event": row["id"], "payload": ""} if kind in self.tables else {"event": 0, "payload": canonical(event)}
@@ -64,7 +64,7 @@ class Sealing:
         for number, kind, key, payload, own, sha256 in connection.execute(
             sa.select(self.table).order_by(self.table.c.id)
         ):
-            event = _event(kind, rows.get((kind, key), {})) if kind in self.tables else json.loads(payload)
+            event = self._event(kind, rows.get((kind, key), {})) if kind in self.tables else json.loads(payload)
             shown = event if run is None or event.get("run", run) == run else None
             out.append(Entry(number, kind, shown, own, before, sha256))
             before = sha256
@@ -87,7 +87,18 @@ class Sealing:
             for row in connection.execute(sa.select(table)).mappings()
         }
 
+    def _event(self, kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row as the chain counts it.
 
-def _event(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as the chain counts it. Null columns are left out, so that a later version can add columns."""
-    return {"event": kind, **{key: value for key, value in row.items() if value is not None}}
+        Columns that hold their default are left out, and so are nulls: a later version can add such columns, and what
+        was chained before keeps its digest.
+        """
+        columns = self.tables[kind].columns if kind in self.tables else ()
+        usual = {column.name: _default(column) for column in columns}
+        return {"event": kind, **{key: value for key, value in row.items() if value not in (None, usual.get(key))}}
+
+
+def _default(column: sa.Column[Any]) -> str | None:
+    """What the database writes where a column is not given."""
+    default = column.server_default
+    return str(default.arg) if isinstance(default, sa.DefaultClause) else None

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl.chain import GENESIS, Entry, canonical, digest, first_break, link
 from ravl.ledger import SCHEMA_VERSION, WITHDRAWN, Ledger
+from ravl.sealing import Sealing
 
 EVENTS = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=3)
 
@@ -189,3 +191,33 @@ def test_a_ledger_without_a_chain_gets_one(ledger: Ledger, raw: sqlite3.Connecti
     reopened = Ledger(ledger.path.parent)
     assert len(reopened.entries()) == 5  # adopted once
     reopened.close()
+
+
+def test_a_column_that_comes_later_changes_no_digest() -> None:
+    """Null, or with a default: such columns may be added to what was chained."""
+
+    def sealing(*columns: sa.Column[Any]) -> Sealing:
+        own = (sa.Column("id", sa.Integer, primary_key=True), sa.Column("at", sa.String), sa.Column("run", sa.String))
+        meta = sa.MetaData()
+        return Sealing(meta, {"verdict": sa.Table("verdicts", meta, *own, *columns)})
+
+    before = sealing()
+    after = sealing(sa.Column("why", sa.String), sa.Column("identity", sa.String, server_default="self-declared"))
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        before.meta.create_all(connection)
+        row = {"id": 1, "at": "2026", "run": "r"}
+        connection.execute(before.tables["verdict"].insert().values(row))
+        before.seal(connection, "verdict", row)
+        connection.exec_driver_sql("ALTER TABLE verdicts ADD COLUMN why VARCHAR")
+        connection.exec_driver_sql("ALTER TABLE verdicts ADD COLUMN identity VARCHAR NOT NULL DEFAULT 'self-declared'")
+        row = {"id": 2, "at": "2027", "run": "r", "why": None, "identity": "OIDC"}
+        connection.execute(after.tables["verdict"].insert().values(row))
+        after.seal(connection, "verdict", row)
+        entries = after.entries(connection)
+        assert first_break(entries) == after.loose(connection) == ""
+        assert [entry.event for entry in entries] == [
+            {"event": "verdict", "id": 1, "at": "2026", "run": "r"},
+            {"event": "verdict", "id": 2, "at": "2027", "run": "r", "identity": "OIDC"},
+        ]
+    engine.dispose()

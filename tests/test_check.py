@@ -137,9 +137,9 @@ REFERENCES: list[tuple[list[str | int], Any, str, str]] = [
     ([*FIRST, "scores", "per_class", 0, "class"], "x", "features[0].scores.per_class", "one entry for each"),
     ([*FIRST, "scores", "per_class", 0, "right_in"], 99, "features[0].scores.per_class[0].right_in", "at most n_in"),
     ([*FIRST, "seen_matches"], False, "features[0].seen_matches", "must be true, as the digest"),
-    ([*FIRST, "reviewer"], "Eve", "features[0].reviewer", "must be that of the last entry of history"),
-    ([*FIRST, "note"], "x", "features[0].note", "must be that of the last entry of history"),
-    ([*FIRST, "history", 0, "decision"], "core", "features[0].history", "must end with the decision spurious"),
+    ([*FIRST, "reviewer"], "Eve", "features[0].reviewer", 'must occur in history, got "Eve".'),
+    ([*FIRST, "note"], "x", "features[0].note", "must be that of the reviewer's last entry of history"),
+    ([*FIRST, "history", 0, "decision"], "core", "features[0].history", "must end with spurious"),
     ([*FIRST, "history", 0, "at"], "2026-02-31T00:00:00Z", "features[0].history[0].at", "a date that exists"),
     (["features", 2, "regions"], GONE, "features[2].regions", "must be empty where scores are null, got 1."),
 ]

@@ -94,10 +94,13 @@ def gain(audit: Audit, view: Overview) -> tuple[Piece, ...]:
 
 
 def _examined(run: AuditRun, audit: Audit, view: Overview) -> Section:
-    names = run.about["packages"]
+    about = run.about
+    names = about["packages"]
     rows = tuple(fact for fact in summaries.facts(run, audit) if fact.name not in ("Classes", *names))
     if run.has("agreement") and (checked := wording.agreement(run.agreement())):
         rows += (Fact("Region encoder", checked),)
+    if used := about.get("encoder"):
+        rows += (Fact("Encoder", f"{used['name']}: {used['why']}"),)
     rows += (
         Fact("Classes", f"{len(audit.class_names)}: {', '.join(audit.class_names)}"),
         Fact("Versions", ", ".join(f"{name} {version}" for name, version in names.items())),

@@ -209,12 +209,15 @@ def _decided(path: str, feature: dict[str, Any]) -> Iterator[Problem]:
     matches = seen_digest(ids) == feature["seen"]
     if matches != feature["seen_matches"]:
         yield Problem(f"{path}.seen_matches", f"must be {str(matches).lower()}, as the digest of the regions says.")
-    last = feature["history"][-1]
-    if last["decision"] != "spurious":
-        yield Problem(f"{path}.history", f"must end with the decision spurious, got {last['decision']}.")
-    for key in ("reviewer", "at", "note", "seen"):
-        if last[key] != feature[key]:
-            yield Problem(f"{path}.{key}", "must be that of the last entry of history, but differs.")
+    own = [event for event in feature["history"] if event["reviewer"] == feature["reviewer"]]
+    if not own:
+        yield Problem(f"{path}.reviewer", f"must occur in history, got {_short(feature['reviewer'])}.")
+    elif own[-1]["decision"] != "spurious":
+        found = own[-1]["decision"]
+        yield Problem(f"{path}.history", f"must end with spurious, as far as this reviewer goes, got {found}.")
+    for key in ("at", "note", "seen"):
+        if own and own[-1][key] != feature[key]:
+            yield Problem(f"{path}.{key}", "must be that of the reviewer's last entry of history, but differs.")
     for j, event in enumerate(feature["history"]):
         try:
             datetime.fromisoformat(event["at"])

@@ -272,3 +272,16 @@ def test_the_command_writes_it_without_torch(run: AuditRun, tmp_path: Path, pyth
     assert re.search(r"The report of .* written to .*report\.html \(\d\.\d MB\)\.\n0\s*$", said), said
     assert out.read_text(encoding="utf-8") == report_text(run, Ledger(run.path.parents[1]))
     assert sys.getsizeof(out.read_bytes()) > 50_000
+
+
+@pytest.mark.parametrize("kind", [{"rule": "paper"}, {"tested": ()}, {"extra": 2}])
+def test_other_kinds_of_audits(workspace: Path, template: Path, book: Ledger, kind: dict[str, Any]) -> None:
+    run = make_run(workspace, template / "images", "other", **kind)
+    write_json(run.path / "run.json", {**run.about, "encoder": {"name": "crop", "why": "the model is a ResNet"}})
+    book.add_verdict(run.id, 1, "eel", "spurious", "Ada", "d")
+    view = summaries.overview(opened.read_audit(run), book.verdicts(run.id))
+    text = Reader(report_text(run, book)).text
+    rest = tuple(row for row in view.others if not row.decision)
+    for sentence in (claims.headline(view), claims.claim(view.findings[0]), claims.rest(rest, more=True)):
+        assert shown(sentence) in text
+    assert "crop: the model is a ResNet" in text
