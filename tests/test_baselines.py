@@ -139,7 +139,7 @@ def test_images_of_small_groups_and_errors_weigh_more() -> None:
 
 
 def test_halves_of_the_audited_images_share_no_image(run: AuditRun) -> None:
-    audited = repair._audited(run)
+    audited = repair.audited_images(run)
     model, config = vlm.load(run.config.model, "cpu"), MitigationConfig(method="dfr", seed=5)
     task = repair._Task(run, model, {merged_feature(run): ""}, config, run.mitigation("halves"), quiet)
     training, validation = repair._sets(task, audited, audited)
