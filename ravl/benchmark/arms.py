@@ -52,6 +52,11 @@ QUICK = (AUDITED, "standard", PAPER, OURS, WITHOUT)
 """Names of the arms of the quick run."""
 
 
+def alone(mark: str) -> str:
+    """The name of the arm that treats this mark and no other."""
+    return f"{OURS}, {mark} alone"
+
+
 def arms_of(setting: Setting, names: tuple[str, ...] = ()) -> tuple[Arm, ...]:
     """The arms of a setting. names: only these of ARMS, and the two that all are compared with; without names all, and
     where there are two marks also each treated alone."""
@@ -59,4 +64,4 @@ def arms_of(setting: Setting, names: tuple[str, ...] = ()) -> tuple[Arm, ...]:
         return tuple(arm for arm in ARMS if arm.name in (AUDITED, *names, WITHOUT))
     if setting.kind != "two marks":
         return ARMS
-    return (*ARMS, *(Arm(f"ravl, {mark} alone", "one mark", OURS, only=m) for m, mark in enumerate(setting.marks)))
+    return (*ARMS, *(Arm(alone(mark), "one mark", OURS, only=m) for m, mark in enumerate(setting.marks)))

@@ -46,19 +46,29 @@ class FinalTest:
 
     def measure(self, right: NDArray[np.bool_]) -> Measured:
         """The figures of a model from what it gets right. Between equal groups the first is called the worst."""
-        scenes = self.scenes
         rates = [float(right[members].mean()) for _, members in self.groups]
         worst = int(np.argmin(rates))
-        relies = [reliance(right, scenes.label, scenes.present[:, m], target) for m, target in enumerate(scenes.target)]
+        everywhere, alone = self._relies(right, alone=False), self._relies(right, alone=True)
         name, members = self.groups[worst]
         return Measured(
             float(right.mean()),
             rates[worst],
             name,
             int(members.sum()),
-            tuple(found["eps1"] for found in relies),
-            tuple(found["eps2"] for found in relies),
+            tuple(found["eps1"] for found in everywhere),
+            tuple(found["eps2"] for found in everywhere),
+            tuple(found["eps1"] for found in alone),
+            tuple(found["eps2"] for found in alone),
         )
+
+    def _relies(self, right: NDArray[np.bool_], alone: bool) -> list[dict[str, float]]:
+        """The reliance on each mark; alone: on the scenes without any other."""
+        scenes, found = self.scenes, []
+        for m, target in enumerate(scenes.target):
+            others = np.delete(scenes.present, m, 1).any(1)
+            rows = ~others if alone else np.ones_like(others)
+            found.append(reliance(right[rows], scenes.label[rows], scenes.present[rows, m], target))
+        return found
 
 
 def _told(marks: tuple[str, ...], there: tuple[Any, ...]) -> str:

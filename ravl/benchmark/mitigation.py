@@ -62,13 +62,13 @@ class Protocol:
     """The same for all arms. steps, batch: of the training. train: scenes that are learned from, of the audited model's
     own distribution. test: scenes without correlation of the last test."""
 
-    steps: int = 150
-    batch: int = 64
-    train: int = 2000
+    steps: int = 300
+    batch: int = 96
+    train: int = 3000
     test: int = 3000
 
 
-QUICK = Protocol(steps=40, batch=64, train=800, test=1000)
+QUICK = Protocol(steps=40, batch=48, train=600, test=600)
 
 
 @dataclass(frozen=True)

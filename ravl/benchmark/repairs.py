@@ -14,7 +14,8 @@ from ravl.benchmark.settings import Setting
 @dataclass(frozen=True)
 class Measured:
     """A model on fresh scenes without correlation. overall: accuracy. worst, worst_group, worst_n: accuracy, name and
-    scenes of the worst true group, class x marks. eps1, eps2: (M,) how much it relies on each mark (`reliance`)."""
+    scenes of the worst true group, class x marks. eps1, eps2: (M,) how much it relies on each mark (`reliance`).
+    alone1, alone2: (M,) the same on the scenes without any other mark, where no other shortcut hides it."""
 
     overall: float
     worst: float
@@ -22,6 +23,8 @@ class Measured:
     worst_n: int
     eps1: tuple[float, ...]
     eps2: tuple[float, ...]
+    alone1: tuple[float, ...]
+    alone2: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Repair:
-    """One arm on one setting. Lists (marks, eps1, eps2) have one entry per mark, joined by + in the CSV.
+    """One arm on one setting. Lists (marks, eps1 ... alone2) have one entry per mark, joined by + in the CSV.
 
     flagged, true, learned, found: see `Found`. arm, kind: see `Arm`. treated: features that were treated; regions:
     training regions that show them. changed: 0 where the arm left the model as it was, since nothing was flagged.
-    overall ... eps2: see `Measured`. overall_change: against the audited model. closed: share of the distance between
+    overall ... alone2: see `Measured`. overall_change: against the audited model. closed: share of the distance between
     the worst groups of the audited model and of the one without the shortcut; NaN where there is none.
     best_step: -1 where nothing was trained by steps. seconds: of the training.
     """
@@ -70,6 +73,8 @@ class Repair:
     closed: float
     eps1: str
     eps2: str
+    alone1: str
+    alone2: str
     best_step: int
     seconds: float
 
@@ -127,6 +132,8 @@ def repair_of(
         closed=math.nan,
         eps1=_joined(measured.eps1),
         eps2=_joined(measured.eps2),
+        alone1=_joined(measured.alone1),
+        alone2=_joined(measured.alone2),
         best_step=-1 if best_step is None else best_step,
         seconds=round(seconds, 1),
     )
