@@ -298,6 +298,20 @@ def test_all_tables_are_written_and_agree(tmp_path: Path) -> None:
     assert "nan" not in text
 
 
+def test_two_marks_are_told_one_by_one() -> None:
+    first, second = (replace(WEAK, eps1=e, eps2=e, alone1=a, alone2=a) for e, a in (((0.4, 0.2), (0.5, 0.1)),) * 2)
+    rows = [a_row(arm, first, BOTH) for arm in arms_of(BOTH)]
+    rows += [a_row(arm, replace(second, eps1=(0.0, 0.1)), replace(BOTH, seed=1)) for arm in arms_of(BOTH)]
+    lines = repair_report.two_marks_table(rows)
+    assert lines[0].startswith(
+        "| arm | settings | worst group | red square, eps1 | red square, eps2 | blue disc, eps1 |"
+    )
+    (ours,) = [line for line in lines if line.startswith("| ravl |")]
+    assert ours == "| ravl | 2 | 0.20 | 0.20 (0.50) | 0.40 (0.50) | 0.15 (0.10) | 0.20 (0.10) |"
+    assert any(line.startswith("| ravl, blue disc alone |") for line in lines)
+    assert not any(line.startswith("| jtt |") for line in lines)
+
+
 def test_a_run_without_rows_is_reported_too(tmp_path: Path) -> None:
     document = repair_report.write_report(tmp_path, some_settings(), [], {}, [], HOW)
     assert document["settings"]["measured"] == 0

@@ -151,7 +151,7 @@ def goals(rows: Sequence[Repair], scope: str) -> list[Goal]:
     ours = of.get(("all", "", OURS))
     if ours is None:
         return []
-    near = f"{ours.settings} settings, least {ours.closed_least:.2f}"
+    near = f"settings: {ours.settings}, least {ours.closed_least:.2f}"
     return [
         Goal(
             "share of the distance to the model without the shortcut that is closed >= 0.90",
@@ -227,7 +227,7 @@ def _two_marks(rows: Sequence[Repair]) -> list[Goal]:
     told = ", ".join(f"{100 * share:.0f} %" for share in shrunk)
     return [
         *goals_of_one,
-        Goal(text, f"eps1, then eps2: {told} ({len(treated)} settings)", min(shrunk) >= 0.8),
+        Goal(text, f"eps1, then eps2: {told} (settings: {len(treated)})", min(shrunk) >= 0.8),
     ]
 
 

@@ -13,7 +13,7 @@ from ravl.benchmark.dotplot import Line, Span, dot_plot
 from ravl.benchmark.gains import SCOPES, Gain, gains, goals
 from ravl.benchmark.markdown import WORDS, decimal, table, told_errors, with_interval
 from ravl.benchmark.provenance import machine, versions
-from ravl.benchmark.repairs import Repair, sorted_repairs
+from ravl.benchmark.repairs import Repair, per_mark, sorted_repairs
 from ravl.benchmark.rows import write_csv
 from ravl.benchmark.settings import Setting
 from ravl.benchmark.summary import Goal
@@ -44,7 +44,7 @@ def write_report(
     write_csv(out / f"{NAME}.csv", rows, Repair)
     write_json(out / f"{NAME}.json", document)
     found = gains(rows)
-    for suffix, text in (("md", markdown(document, found)), ("svg", picture(found))):
+    for suffix, text in (("md", markdown(document, found, rows)), ("svg", picture(found))):
         with writing(out / f"{NAME}.{suffix}") as partial:
             partial.write_text(text, encoding="utf-8")
     return document
@@ -97,7 +97,7 @@ def saved_gains(document: dict[str, Any]) -> list[Gain]:
 # --- Markdown -------------------------------------------------------------------------------------------------------
 
 
-def markdown(document: dict[str, Any], found: Sequence[Gain]) -> str:
+def markdown(document: dict[str, Any], found: Sequence[Gain], rows: Sequence[Repair]) -> str:
     """The whole report."""
     told, how = document["settings"], document["protocol"]
     lines = [
@@ -117,8 +117,10 @@ def markdown(document: dict[str, Any], found: Sequence[Gain]) -> str:
         *both_goals(document),
     ]
     for scope, title in TITLES.items():
-        lines += ["", f"## {title}", "", *arm_table([g for g in found if g.by == scope])]
+        lines += ["", f"## {title}", "", *arm_table([g for g in found if g.by == scope and g.kind != "one mark"])]
     lines += ["", "## By world", "", *_by_group(found, "world"), "", "## By strength", "", *_by_group(found, "V")]
+    two = [row for row in rows if row.setting_kind == "two marks" and row.counts]
+    lines += ["", "## Two marks at once", "", *two_marks_table(two)] if two else []
     errors = told_errors(document["errors"])
     for title, names in (("Not learned", told["not learned"]), ("Not found", told["not found"]), ("Failed", errors)):
         if names:
@@ -137,6 +139,9 @@ NOTES = (
     "Ceilings know what nobody knows without labelling: the planted mark (true features), the true groups "
     "(gdro-true), or data without the shortcut. All others treat what the audit flagged. `families` and `exchange` are "
     "the two parts of `ravl`.",
+    "",
+    "Two marks: in brackets the same on images without the other mark. A mark that is cured no longer hides the other, "
+    "so that the other may do more harm on all images although the model relies on it no more than before.",
 )
 
 
@@ -180,13 +185,34 @@ def arm_table(found: Sequence[Gain]) -> list[str]:
     return table(head, body)
 
 
+def two_marks_table(rows: Sequence[Repair]) -> list[str]:
+    """How much the models rely on each of two marks, means over settings; in brackets on images without the other."""
+    marks = rows[0].marks.split("+")
+    pairs = [(mark, m, name, alone) for m, mark in enumerate(marks) for name, alone in EPS]
+    body = []
+    for arm in dict.fromkeys(row.arm for row in rows if row.kind != "baseline"):
+        own = [row for row in rows if row.arm == arm]
+        values = [[_mean_of(own, name, m) for name in names] for _, m, *names in pairs]
+        cells = (f"{everywhere:.2f} ({alone:.2f})" for everywhere, alone in values)
+        body.append((arm, str(len(own)), decimal(sum(row.worst for row in own) / len(own)), *cells))
+    return table(("arm", "settings", "worst group", *(f"{mark}, {name}" for mark, _, name, _ in pairs)), body)
+
+
+EPS = (("eps1", "alone1"), ("eps2", "alone2"))
+"""The same on all images, and on those without any other mark."""
+
+
+def _mean_of(rows: Sequence[Repair], name: str, mark: int) -> float:
+    return sum(per_mark(getattr(row, name))[mark] for row in rows) / len(rows)
+
+
 def _by_group(found: Sequence[Gain], by: str) -> list[str]:
-    """Worst group and share closed of every arm, a column per group."""
+    """Worst group and share closed of every arm, a column per group with its number of settings."""
     values = list(dict.fromkeys(g.value for g in found if g.by == by))
     cells = {(g.arm, g.value): f"{g.worst:.2f} ({decimal(g.closed)})" for g in found if g.by == by}
     arms = list(dict.fromkeys(g.arm for g in found if g.by == by))
     count = {value: max(g.settings for g in found if (g.by, g.value) == (by, value)) for value in values}
-    titles = [f"{'V = ' if by == 'V' else ''}{value}, {count[value]} settings" for value in values]
+    titles = [f"{'V = ' if by == 'V' else ''}{value} ({count[value]})" for value in values]
     return table(("arm", *titles), [(arm, *(cells.get((arm, value), "") for value in values)) for arm in arms])
 
 
@@ -233,7 +259,7 @@ def readme_block(folder: Path) -> str:
         f"{how['batch']} images. What is spurious comes from the audit, which found every mark in {told['found']} of "
         f"{told['counting']} settings; in italics what needs to know more. Where the audit found the marks:",
         "",
-        *arm_table([g for g in saved_gains(document) if g.by == "found"]),
+        *arm_table([g for g in saved_gains(document) if g.by == "found" and g.kind != "one mark"]),
         "",
         f"![The repairs as a picture]({RESULTS}/{NAME}.svg)",
         "",
