@@ -68,7 +68,7 @@ class Protocol:
     test: int = 3000
 
 
-QUICK = Protocol(steps=40, batch=48, train=600, test=600)
+QUICK = Protocol(steps=80, batch=48, train=800, test=600)
 
 
 @dataclass(frozen=True)
