@@ -87,7 +87,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("ravl", "ravl.benchmark.*", "ravl.planted.*", "ravl.store", "ravl.store.files", *RECORDS),
     ),
     "ravl.benchmark.measuring": (
-        *("ravl.benchmark.repairs", *RECORDS, "ravl.evaluation", "ravl.planted.*", "ravl.vlm.transformers_clip"),
+        *("ravl.benchmark.repairs", *RECORDS, "ravl.evaluation", "ravl.planted.*", "ravl.vlm.differentiable"),
         *("PIL", "torch"),
     ),
     "ravl.benchmark.mitigation": (

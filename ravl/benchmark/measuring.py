@@ -15,7 +15,7 @@ from ravl.benchmark.repairs import Measured
 from ravl.evaluation import MIN_COUNT
 from ravl.planted.tiny_clip import reliance
 from ravl.planted.worlds import Scenes
-from ravl.vlm.transformers_clip import TransformersClip
+from ravl.vlm.differentiable import LearningModel
 
 BATCH = 500
 
@@ -23,11 +23,11 @@ BATCH = 500
 class FinalTest:
     """Scenes whose pixels are prepared once for all models of one preprocessing."""
 
-    def __init__(self, scenes: Scenes, vlm: TransformersClip) -> None:
+    def __init__(self, scenes: Scenes, vlm: LearningModel) -> None:
         self.scenes, self._pixels = scenes, vlm.pixels([Image.fromarray(x) for x in scenes.image])
 
     @torch.inference_mode()
-    def right(self, vlm: TransformersClip, class_text: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def right(self, vlm: LearningModel, class_text: NDArray[np.float32]) -> NDArray[np.bool_]:
         """(I,) which scenes a model gets right. class_text: (Y, D) unit vectors of the model's own text tower."""
         text = torch.from_numpy(class_text).to(vlm.device)
         said = [(vlm.image_vectors(part) @ text.T).argmax(1).cpu() for part in self._pixels.split(BATCH)]

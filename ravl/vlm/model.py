@@ -232,8 +232,8 @@ class DualEncoder:
             self.tower.recompute = wanted
         elif wanted:
             raise ConfigError(
-                f"--gradient-checkpointing needs a vision transformer, got {self.name}. Leave it out, or give a smaller "
-                "--micro-batch."
+                f"--gradient-checkpointing needs a vision transformer, got {self.name}. Leave it out, or give "
+                "a smaller --micro-batch."
             )
 
     def cost(self, deep: bool) -> Cost:
