@@ -466,6 +466,13 @@ def test_only_training_trains_both_models(bench: list[str], tmp_path: Path, monk
     assert f"{ONE.id}, {without(ONE).id}" in said[1]
 
 
+def test_several_processes_tell_the_same(tmp_path: Path) -> None:
+    nowhere = [replace(ONE, world="moon", seed=seed) for seed in range(2)]
+    outcome = mitigation.run(nowhere, Plan(auditing.Place(tmp_path)), jobs=2, tell=lambda line: None)
+    assert sorted(outcome.errors) == sorted(setting.id for setting in nowhere)
+    assert all("moon" in reason for reason in outcome.errors.values())
+
+
 class Unaudited(Bench):
     """A setting whose audit flagged what the test says."""
 
