@@ -73,7 +73,7 @@ def written(setting: Setting, scenes: Scenes, folder: Path, name: str) -> Path:
 
 
 def audit(setting: Setting, model: Path, images: Path, space: str, folder: Path, device: str) -> AuditRun:
-    """Audit a model on images, clustered on `space`; the run is kept in the workspace `folder`."""
+    """Audit a model on images, clustered on `space` (auto: as the tool does); kept in the workspace `folder`."""
     import ravl
 
     plan = WORLDS[setting.world]
@@ -83,6 +83,7 @@ def audit(setting: Setting, model: Path, images: Path, space: str, folder: Path,
         classes=plan.class_names,
         templates=plan.prompts,
         regions=plan.regions,
+        encoder=plan.encoder,
         cluster_on=space,
         seed=setting.seed,
         device=device,

@@ -148,7 +148,7 @@ def answers_of_images(run: AuditRun, seed: int) -> list[tuple[Ranked, float]]:
 def audit_of(run: AuditRun) -> Audit:
     """What the rivals may look at: the regions, scores and clusters of an audit."""
     regions, clustering = run.regions(), run.clustering()
-    space = run.array("region_features" if run.config.clustering.cluster_on == "middle" else "region_embeddings")
+    space = run.space()
     label = clustering.label.astype(np.int64)
     closeness = np.zeros(len(label), np.float32)
     own = label != NOISE

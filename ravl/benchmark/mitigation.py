@@ -180,7 +180,7 @@ class Bench:
 
     @cached_property
     def run(self) -> AuditRun:
-        return audit(self.setting, self.model, self.audited[1], "middle", self.folder, self.plan.place.device)
+        return audit(self.setting, self.model, self.audited[1], "auto", self.folder, self.plan.place.device)
 
     @cached_property
     def truth(self) -> Truth:
