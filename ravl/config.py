@@ -379,6 +379,11 @@ class MitigationConfig:
         "images embedded at once, with the same result; empty: the whole batch, halved where memory runs out",
         low=1,
     )
+    gradient_checkpointing: bool = option(
+        False,
+        "keep only what goes into each layer of the vision tower, and compute the layer again for the gradient, with "
+        "the same result: less memory for about a third more time",
+    )
     lora_rank: int | None = option(
         None,
         "rank of LoRA adapters in the vision tower, which need less memory (extra lora); empty: all its weights learn",

@@ -27,10 +27,20 @@ from ravl.mitigation.card import model_card
 from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, document, shown
 from ravl.mitigation.processes import Processes, together
 from ravl.store import AuditRun, MitigationFolder
-from ravl.tables import NOISE, Assignment, ImageSet, Regions, Report
+from ravl.tables import NOISE, Assignment, ImageSet, Regions, Report, quiet
 from ravl.vlm.differentiable import LearningModel
 
-__all__ = ["audited_encoder", "cut", "mitigate", "needs_features", "together"]
+__all__ = [
+    "Seen",
+    "audited_encoder",
+    "audited_images",
+    "change",
+    "cut",
+    "look",
+    "mitigate",
+    "needs_features",
+    "together",
+]
 
 if TYPE_CHECKING:
     from ravl.mitigation.training import TrainingSet, ValidationSet
@@ -106,7 +116,7 @@ def mitigate(
     with folder.locked() if processes.first else nullcontext():
         if folder.finished:
             return folder.result if processes.first else {}
-        audited = _audited(run)
+        audited = audited_images(run)
         tested = audited
         if test_path is not None and processes.first:
             tested = _look(task, "test", images, "before")
@@ -176,12 +186,41 @@ def _look(task: _Task, name: str, images: ImageSet, stage: str, clusters: NDArra
     return Seen(images, regions, found, said)
 
 
-def _audited(run: AuditRun) -> Seen:
+def audited_images(run: AuditRun) -> Seen:
     """The audited images, which need no new pass."""
     images, regions, zero_shot = run.images(), run.regions(), run.zero_shot()
     best = best_for_class(regions, np.asarray(zero_shot.region), images.label)
     found = Assignment(zero_shot.predicted.astype(np.int16), run.feature_label(), best.astype(np.int32))
     return Seen(images, regions, found, zero_shot.region.argmax(1))
+
+
+# --- the same in steps, for those who compare methods on one audit ----------------------------------------------------
+
+
+def look(run: AuditRun, vlm: LearningModel, images: ImageSet, folder: MitigationFolder, top: bool) -> Seen:
+    """What the audited model says about new images, kept in `folder`. top: as methods see them that treat the largest
+    cluster of a feature alone."""
+    task = _Task(run, vlm, {}, MitigationConfig(), folder, quiet)
+    return _look(task, "train", images, "assignment", treated(run.families(), top))
+
+
+def change(
+    run: AuditRun,
+    vlm: LearningModel,
+    seen: Seen,
+    audited: Seen,
+    features: dict[int, str],
+    config: MitigationConfig,
+    folder: MitigationFolder,
+    report: Report = quiet,
+) -> dict[str, Any]:
+    """Change a model in place so that it no longer relies on `features` (id -> name), as `mitigate` does, which also
+    looks at the images and compares.
+
+    seen, audited: the training and the audited images. Returns best_step (None where nothing is learned by steps) and
+    n_spurious_training_regions. Raises ConfigError when a method's true groups are missing.
+    """
+    return _change(_Task(run, vlm, features, config, folder, report), seen, audited)
 
 
 # --- training and comparison -----------------------------------------------------------------------------------------
@@ -201,14 +240,19 @@ def _use(method: Method) -> str:
 
 def _train(task: _Task, data: ImageSet, audited: Seen) -> dict[str, Any]:
     """Change the model. Returns what the document says about it: best_step, n_spurious_training_regions."""
-    from ravl.mitigation.training import train
-
     clusters = treated(task.run.families(), top_only(task.config))
     if not task.processes.first:
         task.processes.wait()  # the first keeps what the others load
     seen = _look(task, "train", data, "assignment", clusters)
     if task.processes.first:
         task.processes.wait()
+    return _change(task, seen, audited)
+
+
+def _change(task: _Task, seen: Seen, audited: Seen) -> dict[str, Any]:
+    """The same, once the audited model has looked at the training images."""
+    from ravl.mitigation.training import train
+
     training, validation = _sets(task, seen, audited)
     best_step = None
     if task.method.learns:

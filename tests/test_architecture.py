@@ -102,8 +102,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.benchmark": (),
     "ravl.benchmark.command": ("ravl.benchmark.*", "ravl.errors", "ravl.store"),
     "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.planted.digits", "ravl.store"),
-    "ravl.benchmark.discovery": (
-        *("ravl", "ravl.benchmark.*", *RECORDS, "ravl.discovery.*", "ravl.planted.*", "ravl.store", "ravl.store.files"),
+    "ravl.benchmark.auditing": (
+        *("ravl", "ravl.benchmark.*", "ravl.planted.*", "ravl.store", "ravl.store.files", *RECORDS),
+    ),
+    "ravl.benchmark.measuring": (
+        *("ravl.benchmark.repairs", *RECORDS, "ravl.evaluation", "ravl.planted.*", "ravl.vlm.differentiable"),
+        *("PIL", "torch"),
+    ),
+    "ravl.benchmark.mitigation": (
+        *("ravl", *RECORDS, "ravl.benchmark.*", "ravl.data", "ravl.discovery.zero_shot", "ravl.planted.worlds"),
+        *("ravl.mitigation.baselines", "ravl.repair", "ravl.store", "ravl.vlm"),
     ),
     "ravl.benchmark.*": ("ravl.benchmark.*", *RECORDS, "ravl.discovery.*", "ravl.store", "sklearn.*"),
     # 6  commands

@@ -16,12 +16,13 @@ import torch
 import ravl
 from ravl import api, cli, repair, vlm
 from ravl.config import MitigationConfig
+from ravl.data import read_images
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger
 from ravl.mitigation import baselines
 from ravl.mitigation.baselines import METHODS
 from ravl.mitigation.card import model_card
-from ravl.store import AuditRun
+from ravl.store import AuditRun, MitigationFolder
 from ravl.tables import NOISE, Families, ImageSet, quiet
 from tests.models import small_clip
 from tests.worlds import COLOURS, colour_folder, colour_manifest
@@ -139,7 +140,7 @@ def test_images_of_small_groups_and_errors_weigh_more() -> None:
 
 
 def test_halves_of_the_audited_images_share_no_image(run: AuditRun) -> None:
-    audited = repair._audited(run)
+    audited = repair.audited_images(run)
     model, config = vlm.load(run.config.model, "cpu"), MitigationConfig(method="dfr", seed=5)
     task = repair._Task(run, model, {merged_feature(run): ""}, config, run.mitigation("halves"), quiet)
     training, validation = repair._sets(task, audited, audited)
@@ -154,6 +155,23 @@ def test_halves_of_the_audited_images_share_no_image(run: AuditRun) -> None:
         expected = audited.found.feature[whole] == merged_feature(run)
         assert training.spurious[own].tolist() == expected.tolist()
         assert training.wrong[i] == (audited.found.predicted[place_of[file]] != training.images.label[i])
+
+
+@pytest.mark.parametrize("method", ["paper", "project"])
+def test_a_repair_in_steps_ends_with_the_same_model(method: str, run: AuditRun, place: Path, tmp_path: Path) -> None:
+    feature = merged_feature(run)
+    config = MitigationConfig(method=method, steps=2, batch_size=8, features=(feature,))
+    options = {"steps": 2, "batch_size": 8, "device": "cpu", "name": f"at-once-{method}"}
+    whole = ravl.mitigate(run, place / "train", features=[feature], method=method, **options)
+    images = read_images(place / "train", run.images().class_names)
+    seen_in, trained_in = (MitigationFolder(tmp_path / name) for name in ("seen", "trained"))
+    for folder in (seen_in, trained_in):
+        folder.path.mkdir()
+    model = vlm.load(run.config.model, "cpu")
+    seen = repair.look(run, model, images, seen_in, top=method == "paper")
+    told = repair.change(run, model, seen, repair.audited_images(run), {feature: ""}, config, trained_in)
+    assert model.fingerprint == whole["fingerprints"]["tuned_model"]
+    assert told == {name: whole[name] for name in ("best_step", "n_spurious_training_regions")}
 
 
 def test_projecting_out_leaves_nothing_along_the_features(place: Path) -> None:
@@ -230,11 +248,13 @@ def test_the_command_prints_what_got_worse_first(
     arguments = ["mitigate", f"--run={run.id}", f"--workspace={place / 'w'}", f"--images={place / 'train'}"]
     arguments += [f"--features={feature}", "--steps=2", "--batch-size=8", "--device=cpu", "--name=printed"]
     arguments += ["--micro-batch=5", "--patience=3", "--precision=fp32", "--region-share=0.5", "--families=top"]
+    arguments += ["--gradient-checkpointing"]
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()
     assert re.search(r"^a step needs about [0-9.]+ GB of memory, [0-9.e+]+ GB are free$", err, re.MULTILINE)
     settings = run.mitigation("printed").about["config"]
     given = {"micro_batch": 5, "patience": 3, "precision": "fp32", "region_share": 0.5, "families": "top"}
+    given |= {"gradient_checkpointing": True}
     assert given.items() <= settings.items()
     lines = out.strip().splitlines()
     assert lines[0].startswith(("got worse: ", "no group got worse"))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ravl import cli
-from ravl.benchmark import discovery, report
+from ravl.benchmark import auditing, discovery, report
 from ravl.benchmark import settings as listed
 from ravl.benchmark.figures import Figures, Truth, figures
+from ravl.benchmark.markdown import between
 from ravl.benchmark.picture import picture
 from ravl.benchmark.provenance import commit, machine, versions
 from ravl.benchmark.rivals import Ranked
@@ -139,7 +140,7 @@ def test_the_worlds_and_architectures_of_all_settings_exist():
     for setting in (*full(), *quick()):
         assert setting.architecture in ARCHITECTURES
         assert set(setting.marks) <= set(WORLDS[setting.world].marks)
-        assert WORLDS[setting.world].regions in discovery.IMAGES
+        assert WORLDS[setting.world].regions in auditing.IMAGES
 
 
 def test_ids_are_stable_and_can_be_files():
@@ -328,23 +329,21 @@ def test_the_numbers_of_the_readme_are_replaced_between_the_markers(tmp_path):
     written(tmp_path)
     block = report.readme_block(tmp_path)
     readme = "# X\n\n<!-- numbers -->\n\nmore\n"
-    once = report.with_numbers(readme, block)
+    once = report.with_numbers(readme, tmp_path)
     assert once == f"# X\n\n<!-- numbers -->\n{block}\n<!-- /numbers -->\n\nmore\n"
-    assert report.with_numbers(once, "other") == "# X\n\n<!-- numbers -->\nother\n<!-- /numbers -->\n\nmore\n"
+    assert between(once, "other", "numbers") == "# X\n\n<!-- numbers -->\nother\n<!-- /numbers -->\n\nmore\n"
     assert "ours, with evidence" in block
-    with pytest.raises(ValueError, match="marker"):
-        report.with_numbers("# X", block)
+    with pytest.raises(ValueError, match="marker <!-- numbers -->"):
+        report.with_numbers("# X", tmp_path)
 
 
 def test_the_readme_quotes_the_committed_tables():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    committed = ROOT / report.RESULTS / "discovery.json"
-    if committed.exists():
-        assert text == report.with_numbers(text, report.readme_block(committed.parent)), (
-            "run: python -m ravl.benchmark.report"
-        )
-    else:
-        assert report.CLOSING not in text, "the README quotes tables that are not committed"
+    text, folder = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / report.RESULTS
+    assert text == report.with_numbers(text, folder), "run: python -m ravl.benchmark.report"
+    for marker, name, _ in report.BLOCKS:
+        assert f"<!-- {marker} -->" in text
+        quoted = f"<!-- /{marker} -->" in text
+        assert quoted == (folder / f"{name}.json").exists(), "the README quotes tables if and only if they are there"
 
 
 def test_the_committed_tables_agree_with_each_other():
@@ -480,12 +479,12 @@ def test_rows_of_several_states_of_the_code_are_told(measured, tmp_path, monkeyp
 
 
 def test_audited_scenes_are_written_once_and_named_after_their_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr(discovery, "IMAGES", {"grid:2": 20})
-    scenes, images = discovery.audited_scenes(CLEAR, tmp_path)
+    monkeypatch.setattr(auditing, "IMAGES", {"grid:2": 20})
+    scenes, images = auditing.audited_scenes(CLEAR, tmp_path)
     files = sorted(images.glob("*/*.png"))
     assert [int(path.stem) for path in sorted(files, key=lambda path: path.stem)] == list(range(20))
     assert all(scenes.class_names[scenes.label[int(path.stem)]] == path.parent.name for path in files)
     before = files[0].stat().st_mtime_ns
-    assert discovery.audited_scenes(replace(CLEAR, strength=0.8), tmp_path)[1] == images  # the same for all strengths
+    assert auditing.audited_scenes(replace(CLEAR, strength=0.8), tmp_path)[1] == images  # the same for all strengths
     assert files[0].stat().st_mtime_ns == before
-    assert discovery.audited_scenes(replace(CLEAR, seed=1), tmp_path)[1] != images
+    assert auditing.audited_scenes(replace(CLEAR, seed=1), tmp_path)[1] != images

@@ -42,6 +42,7 @@ from ravl.planted.tiny_clip import build
 from ravl.store import MitigationFolder
 from ravl.tables import ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.model import DualEncoder
+from ravl.vlm.towers import WholeTower
 from ravl.vlm.transformers_dual import assemble
 
 ROOT = Path(__file__).parents[1]
@@ -51,13 +52,18 @@ CONFIG = MitigationConfig(steps=12, batch_size=8, evaluate_every=4, seed=3, lr=1
 TEMPLATES = ("a photo of the digit {}", "there is a {} in the picture")
 
 
-def small_clip(seed: int = 0) -> DualEncoder:
-    """Two layers of 32 on 16 patches."""
+def deep_clip() -> DualEncoder:
+    """Four layers of 32 on 16 patches."""
+    return small_clip(layers=4)
+
+
+def small_clip(seed: int = 0, layers: int = 2) -> DualEncoder:
+    """Layers of 32 on 16 patches."""
     from transformers import CLIPConfig, CLIPModel
 
     module, tokenizer, processor = build(0)
     text = module.config.text_config.to_dict() | {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 2}
     vision |= {"image_size": SIDE, "patch_size": 14}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -1008,6 +1014,50 @@ def test_a_training_in_small_pieces_ends_where_the_whole_one_does(
     assert all(a["loss"] == pytest.approx(b["loss"], rel=1e-3) for a, b in pairs if "loss" in b)
 
 
+@pytest.mark.parametrize("encoder", ["tokens", "crop"])
+def test_layers_that_are_computed_again_give_the_same_gradient_from_less_memory(lab: Lab, encoder: str) -> None:
+    config = replace(CONFIG, method="paper")
+    found, kept = [], []
+    for wanted in (False, True):
+        vlm = deep_clip()
+        vlm.recompute(wanted)
+        weights = training.trainable(vlm, METHODS["paper"].learns)
+        batches = Batches(vlm, training_set(vlm, lab.folder / "train", encoder), config)
+        gradients = training._gradients(vlm, batches, torch.from_numpy(lab.text), weights, Processes())
+        storages: dict[int, int] = {}
+
+        def note(tensor: Tensor, storages: dict[int, int] = storages) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            vectors = vlm.image_vectors(batches.make(0).pixels)
+        assert vectors.requires_grad
+        kept.append(sum(storages.values()))
+        gradients(batches.make(0))
+        found.append({name: weight.grad for name, weight in weights.items()})
+    for name, plain in found[0].items():
+        torch.testing.assert_close(found[1][name], plain, msg=name)
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_a_training_that_computes_layers_again_ends_where_the_plain_one_does(
+    lab: Lab, unbroken: tuple[int, DualEncoder, MitigationFolder]
+) -> None:
+    best, _, folder = lab.train("recomputed", replace(CONFIG, gradient_checkpointing=True))
+    assert best == unbroken[0]
+    pairs = zip(folder.log(), unbroken[2].log(), strict=True)
+    assert all(a["loss"] == pytest.approx(b["loss"], rel=1e-4) for a, b in pairs if "loss" in b)
+
+
+def test_what_has_no_layers_to_compute_again_says_so(lab: Lab) -> None:
+    vlm = small_clip()
+    vlm.tower = WholeTower(lambda pixels: pixels.mean((2, 3)), vlm.module, torch.zeros(1, 3, 4, 4))
+    vlm.recompute(False)
+    with pytest.raises(ConfigError, match="--gradient-checkpointing needs a vision transformer, got small"):
+        vlm.recompute(True)
+
+
 # --- precision, patience, memory -------------------------------------------------------------------------------------
 
 
@@ -1072,6 +1122,10 @@ def test_the_memory_estimate_is_about_what_the_layers_keep(lab: Lab, method: str
     assert needed * 0.95 <= estimate(vlm, lab.data, config, 8) <= needed * 1.25
     assert estimate(vlm, lab.data, config, 4) < estimate(vlm, lab.data, config, 8)
     assert estimate(vlm, lab.data, replace(CONFIG, method="dfr"), 8) < estimate(vlm, lab.data, config, 8)
+    deep = deep_clip()
+    plain = estimate(deep, lab.data, config, 8)
+    deep.recompute(True)
+    assert estimate(deep, lab.data, config, 8) < 0.8 * plain
     assert free_memory(torch.device("cpu")) > 1e6
 
 

@@ -1,8 +1,10 @@
 """The controlled evaluation: models whose spurious feature is known, so that every answer can be marked.
 
-`settings`   which models are audited            `discovery` trains, audits, marks; resumable
-`rivals`     methods that rank regions           `slices`    methods that list images
-`figures`    right or wrong, counted             `rows`      what is kept of each setting and method
-`summary`    rows added up, and the goals        `report`    tables and the README's numbers; `picture` draws them
-`provenance` by what code and machine            `command`   `ravl benchmark`; `demo` the demo's own table
+`settings`   which models are audited            `running`    one after the other or in processes; resumable
+`auditing`   model, images, audit, truth         `provenance` by what code and machine
+`discovery`  audits marked: `rivals` rank regions, `slices` list images, `figures` count what is right, `rows` keeps,
+             `summary` adds up, `report` writes, `picture` draws
+`mitigation` models repaired: `arms` are the ways, `measuring` tests, `repairs` keeps, `gains` adds up,
+             `repair_report` writes and draws
+`markdown`, `dotplot`  tables and plots of both  `command`    `ravl benchmark`; `demo` the demo's own table
 """

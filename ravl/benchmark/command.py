@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ravl.benchmark.settings import chosen, full, quick
+from ravl.benchmark.settings import Setting, chosen, full, quick, repaired
 from ravl.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from ravl.benchmark.auditing import Place
 
 FOLDER = "ravl-benchmark"
 """Where models, scenes and audits are kept unless another --workspace is given."""
@@ -20,10 +24,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(workspace=FOLDER)
     parser.add_argument(
         "what",
-        choices=("discovery", "demo"),
-        help="discovery: all methods on models whose spurious feature is known; demo: the demo's own table",
+        choices=("discovery", "mitigation", "demo"),
+        help="discovery: all methods on models whose spurious feature is known; mitigation: all ways to repair them; "
+        "demo: the demo's own table",
     )
-    parser.add_argument("--quick", action="store_true", help="two settings whose models are shipped, within a minute")
+    parser.add_argument("--quick", action="store_true", help="the settings whose models are shipped, within a minute")
     parser.add_argument("--worlds", default="", metavar="A,B", help="only the settings of these worlds")
     parser.add_argument("--out", metavar="DIR", help="where the tables go (default: report/ in the workspace)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="settings at once (%(default)s)")
@@ -44,33 +49,73 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         from ravl.benchmark import demo
 
         return demo.run(options.workspace, options.device)
-    return _discovery(options)
+    return _mitigation(options) if options.what == "mitigation" else _discovery(options)
 
 
 def _discovery(options: argparse.Namespace) -> dict[str, Any]:
     from ravl.benchmark import discovery, report
-    from ravl.store import open_workspace
 
-    worlds = [world.strip() for world in options.worlds.split(",") if world.strip()]
-    settings = chosen(quick() if options.quick else full(), worlds)
-    folder = open_workspace(options.workspace)
-    # the quick run measures less of a setting: its rows must not be taken for the full run's
-    place = discovery.Place(folder, options.device)
-    if options.quick:
-        place = discovery.Place(folder / "quick", options.device, shipped_models(), spaces=("middle",))
-    outcome = discovery.run(
-        settings, place, jobs=options.jobs, only_train=options.only_train, fresh=options.fresh, tell=tell
-    )
+    settings, place = _chosen(quick() if options.quick else full(), options), _place(options)
+    outcome = discovery.run(settings, place, **_how(options))
     document: dict[str, Any] = {"settings": len(settings), "errors": outcome.errors}
     if not options.only_train:
-        out = Path(options.out).expanduser() if options.out else place.folder / "report"
+        out = _out(options, place)
         document = report.write_report(out, settings, outcome.rows, outcome.errors, outcome.commits)
         tell(f"tables in {out}")
-    if outcome.errors:
-        name, reason = next(iter(outcome.errors.items()))
+    return _or_failed(document, outcome.errors, len(settings), place.folder / "errors")
+
+
+def _mitigation(options: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from ravl.benchmark import arms, mitigation, repair_report
+    from ravl.benchmark.repairs import Repair
+    from ravl.benchmark.rows import record_from
+
+    settings, place = _chosen(quick()[:1] if options.quick else repaired(), options), _place(options)
+    plan = mitigation.Plan(place)
+    if options.quick:
+        plan = mitigation.Plan(place, mitigation.QUICK, arms.QUICK)
+    outcome = mitigation.run(settings, plan, **_how(options))
+    document: dict[str, Any] = {"settings": len(settings), "errors": outcome.errors}
+    if not options.only_train:
+        out, rows = _out(options, place), [record_from(row, Repair) for row in outcome.rows]
+        how = asdict(plan.protocol)
+        document = repair_report.write_report(out, settings, rows, outcome.errors, outcome.commits, how)
+        tell(f"tables in {out}")
+    return _or_failed(document, outcome.errors, len(settings), plan.folder / "errors")
+
+
+def _chosen(settings: Sequence[Setting], options: argparse.Namespace) -> tuple[Setting, ...]:
+    return chosen(settings, [world.strip() for world in options.worlds.split(",") if world.strip()])
+
+
+def _place(options: argparse.Namespace) -> Place:
+    from ravl.benchmark.auditing import Place
+    from ravl.store import open_workspace
+
+    folder = open_workspace(options.workspace)
+    # the quick run measures less of a setting: its rows must not be taken for the full run's
+    if options.quick:
+        return Place(folder / "quick", options.device, shipped_models(), spaces=("middle",))
+    return Place(folder, options.device)
+
+
+def _how(options: argparse.Namespace) -> dict[str, Any]:
+    return {"jobs": options.jobs, "only_train": options.only_train, "fresh": options.fresh, "tell": tell}
+
+
+def _out(options: argparse.Namespace, place: Place) -> Path:
+    return Path(options.out).expanduser() if options.out else place.folder / "report"
+
+
+def _or_failed(document: dict[str, Any], errors: dict[str, str], n: int, where: Path) -> dict[str, Any]:
+    """The document. Raises RunError when a setting failed."""
+    if errors:
+        name, reason = next(iter(errors.items()))
         raise RunError(
-            f"{len(outcome.errors)} of {len(settings)} settings failed, first {name}: {reason} "
-            f"See {place.folder / 'errors'}; the same command tries them again."
+            f"{len(errors)} of {n} settings failed, first {name}: {reason} "
+            f"See {where}; the same command tries them again."
         )
     return document
 

@@ -64,16 +64,16 @@ class Figures:
 
 def figures(ranked: Ranked, truth: Truth) -> Figures:
     """Mark one answer. Members and `truth.shows` must both be regions, or both be images."""
-    mark_of = [
-        _mark(members[:MORE] if ranked.of_images else members, truth) if flagged else -1
+    marks = [
+        mark_of(members[:MORE] if ranked.of_images else members, truth) if flagged else -1
         for members, flagged in zip(ranked.members, ranked.flagged, strict=True)
     ]
-    true = [place for place, mark in enumerate(mark_of) if mark >= 0]
+    true = [place for place, mark in enumerate(marks) if mark >= 0]
     shown = np.asarray((truth.shows & truth.learned).any(1))
     covered = np.zeros(len(shown), np.bool_)
     for place in true:
         covered[ranked.members[place]] = True
-    found = {mark_of[place] for place in true}
+    found = {marks[place] for place in true}
     return Figures(
         _precision_at(FIRST, ranked, truth),
         _precision_at(MORE, ranked, truth),
@@ -83,11 +83,11 @@ def figures(ranked: Ranked, truth: Truth) -> Figures:
         found=len(found & set(np.flatnonzero(truth.learned).tolist())),
         shown=int(shown.sum()),
         covered=int((covered & shown).sum()),
-        pull_right=sum(int(ranked.pull[place]) == int(truth.target[mark_of[place]]) for place in true),
+        pull_right=sum(int(ranked.pull[place]) == int(truth.target[marks[place]]) for place in true),
     )
 
 
-def _mark(members: NDArray[np.int64], truth: Truth) -> int:
+def mark_of(members: NDArray[np.int64], truth: Truth) -> int:
     """The planted mark that most of these members show, if at least half do; else -1."""
     share = _shares(members, truth)
     return int(share.argmax()) if len(members) and share.max(initial=0) >= 0.5 else -1

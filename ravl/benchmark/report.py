@@ -1,16 +1,18 @@
 """The tables of a run: rows as CSV, summaries as JSON and Markdown, a picture, and the numbers in the README.
 
-The README quotes nothing by hand: `readme_block` makes its text from the committed JSON, and a test compares the two.
+The README quotes nothing by hand: its text is made from the committed JSON, and a test compares the two.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ravl.benchmark import repair_report
+from ravl.benchmark.markdown import between, decimal, goal_lines, rate, table, told_errors, with_interval
 from ravl.benchmark.picture import picture
 from ravl.benchmark.provenance import machine, versions
 from ravl.benchmark.rows import Row, sorted_rows, write_csv
@@ -20,9 +22,8 @@ from ravl.store import read_json, write_json, writing
 
 NAME = "discovery"
 """What the files are called: discovery.csv, .json, .md, .svg."""
-RESULTS = Path("assets/benchmark")
+RESULTS = repair_report.RESULTS
 """Where the committed tables are, from the repository's root."""
-OPENING, CLOSING = "<!-- numbers -->", "<!-- /numbers -->"
 
 
 def write_report(
@@ -108,7 +109,7 @@ def markdown(document: dict[str, Any], summaries: Sequence[Summary]) -> str:
     lines += _section(f"The same, clustered on the final embeddings (V >= {CLEAR})", summaries, "V >=", "final")
     lines += _section("All learned settings, clustered on the middle layer", summaries, "all", "middle")
     lines += ["", "## Ours by strength and by world", "", *_by_group(summaries)]
-    for title, names in (("Not learned", told["not learned"]), ("Failed", _told_errors(document["errors"]))):
+    for title, names in (("Not learned", told["not learned"]), ("Failed", told_errors(document["errors"]))):
         if names:
             lines += ["", f"## {title}", "", *(f"- {name}" for name in names)]
     return "\n".join([*lines, "", *NOTES, ""])
@@ -141,16 +142,16 @@ def method_table(summaries: Sequence[Summary]) -> list[str]:
             f"**{s.method}**" if s.method == OURS else s.method,
             str(s.settings),
             _mean_text(s),
-            _decimal(s.precision_at_50),
-            _rate(s.true, s.flagged),
-            _rate(s.found, s.learned),
-            _rate(s.pull_right, s.true),
+            decimal(s.precision_at_50),
+            rate(s.true, s.flagged),
+            rate(s.found, s.learned),
+            rate(s.pull_right, s.true),
             _alarms(s),
-            _decimal(s.seconds),
+            decimal(s.seconds),
         )
         for s in summaries
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
 def _by_group(summaries: Sequence[Summary]) -> list[str]:
@@ -160,47 +161,22 @@ def _by_group(summaries: Sequence[Summary]) -> list[str]:
             f"V = {s.value}" if s.by == "V" else s.value,
             str(s.settings),
             _mean_text(s),
-            _rate(s.true, s.flagged),
-            _rate(s.found, s.learned),
-            _decimal(s.region_recall),
-            _rate(s.pull_right, s.true),
+            rate(s.true, s.flagged),
+            rate(s.found, s.learned),
+            decimal(s.region_recall),
+            rate(s.pull_right, s.true),
             _alarms(s),
         )
         for s in summaries
         if (s.method, s.space) == (OURS, "middle") and s.by in ("V", "world")
     ]
-    return _table(head, body)
-
-
-def goal_lines(found: Sequence[Goal]) -> list[str]:
-    """A table of the goals."""
-    words = {True: "met", False: "**not met**", None: "not measured"}
-    return _table(("goal", "measured", ""), [(goal.text, goal.measured, words[goal.met]) for goal in found])
-
-
-def _told_errors(errors: dict[str, str]) -> list[str]:
-    return [f"{name}: {reason}" for name, reason in errors.items()]
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
-
-
-def _decimal(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.2f}"
+    return table(head, body)
 
 
 def _mean_text(s: Summary) -> str:
     if not s.settings:
         return ""
-    return f"{s.precision_at_10:.2f} [{s.precision_at_10_low:.2f}, {s.precision_at_10_high:.2f}]"
-
-
-def _rate(right: int, n: int) -> str:
-    if not n:
-        return ""
-    low, high = interval(right, n)
-    return f"{right / n:.2f} ({right}/{n}) [{low:.2f}, {high:.2f}]"
+    return with_interval(s.precision_at_10, s.precision_at_10_low, s.precision_at_10_high)
 
 
 def _alarms(s: Summary) -> str:
@@ -236,19 +212,28 @@ def readme_block(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def with_numbers(readme: str, block: str) -> str:
-    """The README with the text between its markers replaced. Raises ValueError where the opening marker is missing."""
-    before, marker, rest = readme.partition(OPENING)
-    if not marker:
-        raise ValueError(f"README.md must hold the marker {OPENING}, got none. Put it where the numbers belong.")
-    _, closing, after = rest.partition(CLOSING)
-    return f"{before}{OPENING}\n{block}\n{CLOSING}{after if closing else rest}"
+def with_numbers(readme: str, folder: Path) -> str:
+    """The README with the texts between its markers replaced, from the tables that are committed in `folder`.
+
+    Raises ValueError where an opening marker is missing.
+    """
+    for marker, name, block in BLOCKS:
+        if (folder / f"{name}.json").exists():
+            readme = between(readme, block(folder), marker)
+    return readme
+
+
+BLOCKS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
+    ("numbers", NAME, readme_block),
+    ("repairs", repair_report.NAME, repair_report.readme_block),
+)
+"""Marker in the README, name of the tables, and what makes the text from them."""
 
 
 def main() -> None:
     """Put the numbers of the committed tables into README.md (run in the repository's root)."""
     readme = Path("README.md")
-    text = with_numbers(readme.read_text(encoding="utf-8"), readme_block(RESULTS))
+    text = with_numbers(readme.read_text(encoding="utf-8"), RESULTS)
     with writing(readme) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -7,11 +7,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ravl.benchmark.figures import Figures
 from ravl.benchmark.settings import WITHOUT, Setting
 from ravl.store import writing
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 LEARNED = 0.10
 """A shortcut is learned when eps1 and eps2 are both above this (Varma et al. 2024)."""
@@ -104,33 +109,43 @@ def row_of(
 
 def row_from(saved: dict[str, Any]) -> Row:
     """A row from its JSON or CSV form (there all values are text; None or nothing is NaN)."""
+    return record_from(saved, Row)
+
+
+def record_from(saved: dict[str, Any], kind: type[R]) -> R:
+    """A record of numbers and texts from its JSON or CSV form."""
     values: dict[str, Any] = {}
-    for item in fields(Row):
+    for item in fields(kind):
         value = saved[item.name]
         if item.type == "float":
             values[item.name] = math.nan if value in (None, "") else float(value)
         else:
             values[item.name] = int(value) if item.type == "int" else str(value)
-    return Row(**values)
+    return kind(**values)
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: DataclassInstance) -> dict[str, Any]:
     """The row with None for NaN."""
     return {name: None if _missing(value) else value for name, value in asdict(row).items()}
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as CSV, whole or not at all; NaN is an empty cell."""
+def write_csv(path: Path, rows: Iterable[DataclassInstance], kind: type[DataclassInstance] = Row) -> None:
+    """Write rows of one kind as CSV, whole or not at all; NaN is an empty cell."""
     with writing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(item.name for item in fields(Row))
+        writer.writerow(item.name for item in fields(kind))
         writer.writerows(["" if _missing(value) else value for value in asdict(row).values()] for row in rows)
 
 
 def read_csv(path: Path) -> list[Row]:
     """Read what `write_csv` wrote."""
+    return read_records(path, Row)
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """Read rows of one kind that `write_csv` wrote."""
     with open(path, newline="", encoding="utf-8") as file:
-        return [row_from(saved) for saved in csv.DictReader(file)]
+        return [record_from(saved, kind) for saved in csv.DictReader(file)]
 
 
 def sorted_rows(rows: Iterable[Row], settings: Sequence[Setting]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Which models the controlled evaluation trains and audits.
+"""Which models the controlled evaluation trains, audits and repairs.
 
 Each world with a local mark is trained at six strengths of the shortcut and with three seeds, V = 0 (no shortcut) among
 them; besides, a second architecture, the other marks of the radiograph, two marks at once, and a global shortcut that
@@ -35,6 +35,10 @@ SECOND = "vit8"
 """The other one that is trained on the digits."""
 SHIPPED = "vit14"
 """That of the shipped models, as in the demo."""
+
+REPAIRED = ("digits", "textures", "silhouettes")
+"""Worlds whose models are repaired."""
+REPAIRED_STRENGTHS = (0.9, 0.98)
 
 KINDS = ("shortcut", "null", "two marks", "global")
 """shortcut: one mark; null: V = 0; two marks: both at once; global: a bias of the whole image."""
@@ -84,6 +88,18 @@ def full() -> tuple[Setting, ...]:
     global_worlds = ("digits", "textures", "silhouettes")
     found += [_other(world, ("brightness",), 0.95, s, "global") for world in global_worlds for s in (*SEEDS, 3)]
     return tuple(sorted(found, key=lambda setting: setting.seed))
+
+
+def repaired() -> tuple[Setting, ...]:
+    """The settings whose models are repaired; the first seed of everything comes before the second of anything."""
+    found = [_single(world, FIRST_MARK[world], v, s) for world in REPAIRED for v in REPAIRED_STRENGTHS for s in SEEDS]
+    found += [_other("digits", ("red square", "blue disc"), 0.9, s, "two marks") for s in SEEDS]
+    return tuple(sorted(found, key=lambda setting: setting.seed))
+
+
+def without(setting: Setting) -> Setting:
+    """The same setting without the shortcut, V = 0: its model is the ceiling of every repair."""
+    return replace(setting, strength=0.0, kind="null")
 
 
 def quick() -> tuple[Setting, ...]:

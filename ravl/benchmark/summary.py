@@ -113,7 +113,7 @@ def _added_up(rows: Sequence[Row], method: str, space: str, by: str, value: str)
         for name in ("flagged", "true", "learned", "found", "shown", "covered", "pull_right")
     }
     first = np.array([row.precision_at_10 for row in counted])
-    low, high = _bootstrap(first)
+    low, high = bootstrap(first)
     return Summary(
         method,
         space,
@@ -136,7 +136,7 @@ def _mean(values: Any) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _bootstrap(values: Any, draws: int = 2000) -> tuple[float, float]:
+def bootstrap(values: Any, draws: int = 2000) -> tuple[float, float]:
     """95 % percentile interval of the mean; settings are drawn with replacement, always in the same way."""
     if not len(values):
         return math.nan, math.nan

@@ -42,6 +42,8 @@ def add_commands(commands: Any) -> None:
         add_number(sub, flag, MitigationConfig, field, float)
     add_choice(sub, "--families", MitigationConfig, "families")
     add_choice(sub, "--precision", MitigationConfig, "precision")
+    text = help_of(MitigationConfig, "gradient_checkpointing")
+    sub.add_argument("--gradient-checkpointing", action="store_true", help=text)
     sub.add_argument("--seed", type=int, default=0, help=help_of(MitigationConfig, "seed"))
     sub.add_argument("--name", help="what the result is called (default: method and digest of the settings)")
 
@@ -68,6 +70,7 @@ def mitigate(options: argparse.Namespace) -> int:
             micro_batch=options.micro_batch,
             precision=options.precision,
             region_share=options.region_share,
+            gradient_checkpointing=options.gradient_checkpointing,
             lora_rank=options.lora_rank,
             seed=options.seed,
             name=options.name,

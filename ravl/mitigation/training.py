@@ -78,6 +78,7 @@ def train(
     if not len(data.images) or not len(validation.images):
         found = f"{len(data.images)} and {len(validation.images)}"
         raise ValueError(f"data and validation must hold at least one image each, got {found}.")
+    vlm.recompute(config.gradient_checkpointing)
     weights = learning(vlm, config)
     optimizer = torch.optim.AdamW(_decay_groups(weights, config.weight_decay), lr=1.0)
     peak = config.lr or default_lr(sum(p.numel() for p in weights.values()))

@@ -82,6 +82,12 @@ class LearningModel(VisionLanguageModel, Protocol):
         """
         ...
 
+    def recompute(self, wanted: bool) -> None:
+        """Whether a pass with gradient keeps only what goes into each layer, and computes the layer again when the
+        gradient comes back: the same result from less memory. Raises ConfigError where there are no such layers.
+        """
+        ...
+
     def cost(self, deep: bool) -> Cost:
         """Floats that a backward pass keeps; deep: through the tower, not just its last layer."""
         ...

@@ -227,6 +227,15 @@ class DualEncoder:
             )
         return self.last
 
+    def recompute(self, wanted: bool) -> None:
+        if isinstance(self.tower, TokenTower):
+            self.tower.recompute = wanted
+        elif wanted:
+            raise ConfigError(
+                f"--gradient-checkpointing needs a vision transformer, got {self.name}. Leave it out, or give "
+                "a smaller --micro-batch."
+            )
+
     def cost(self, deep: bool) -> Cost:
         return self.tower.cost(deep)
 

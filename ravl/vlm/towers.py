@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from ravl.vlm.geometry import Geometry
 
@@ -73,10 +74,12 @@ class TokenTower:
 
     embed: (B, 3, H, W) pixels -> (B, prefix + N, d) tokens with positions, before the first layer. layers: all of them,
     tokens -> tokens. end: tokens before the last layer -> (n, D) vectors. mlp: width of the layers' MLP. alone: whether
-    the prefix without any patch gives an answer, as a class token does.
+    the prefix without any patch gives an answer, as a class token does. recompute: whether a pass with gradient keeps
+    only what goes into each layer but the last, and computes the layer again when the gradient comes back.
     """
 
     encoder = "tokens"
+    recompute = False
 
     def __init__(
         self,
@@ -98,12 +101,18 @@ class TokenTower:
     def whole(self, begun: Tensor) -> tuple[Tensor, Tensor]:
         tokens, own = begun, self.prefix
         for layer in self.layers[: self.middle]:
-            tokens = layer(tokens)
+            tokens = self._through(layer, tokens)
         # what is small fills few tokens: it would drown in their mean
         middle = tokens[:, own:].amax(1) if tokens.shape[1] > own else tokens[:, 0]
         for layer in self.layers[self.middle : -1]:
-            tokens = layer(tokens)
+            tokens = self._through(layer, tokens)
         return self.end(tokens), middle
+
+    def _through(self, layer: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return layer(tokens)
+        again: Tensor = checkpoint(layer, tokens, use_reentrant=False)
+        return again
 
     def regions(self, begun: Tensor, owner: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """places: (n, N) bool, the patches of each region. Regions with equally many run together, unpadded.
@@ -143,9 +152,13 @@ class TokenTower:
 
     def cost(self, deep: bool) -> Cost:
         """Per token 8 d + 3 m floats in each layer of width d and MLP width m; half a layer at the end, where a class
-        token goes on alone. A frozen tower keeps one layer at a time.
+        token goes on alone. A frozen tower keeps one layer at a time; so does one that is computed again, and d floats
+        for each of the others.
         """
-        kept = (8 * self.width + 3 * self.mlp) * (len(self.layers) - 0.5 if deep else 1)
+        each = 8 * self.width + 3 * self.mlp
+        kept = each * (len(self.layers) - 0.5) if deep else each
+        if deep and self.recompute:
+            kept = each + (len(self.layers) - 1) * self.width
         return Cost((self.prefix + self.n_patches) * kept, kept, self.prefix)
 
 
