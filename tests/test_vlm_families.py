@@ -6,6 +6,7 @@ cut-out box; what is saved is the same model.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ravl.cli import main
 from ravl.data.painting import square_crop
 from ravl.errors import ConfigError, ModelError
 from ravl.mitigation import baselines, lora
+from ravl.mitigation.card import model_card
 from ravl.vlm import roi
 from ravl.vlm.model import DualEncoder
 from ravl.vlm.references import resolve
@@ -44,7 +46,7 @@ OPEN_CLIP: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mean-pool": ("tokens", {**models.VIT, "pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}, {}),
     "attention-pool": ("tokens", {**models.VIT, "attentional_pool": True, "attn_pooler_heads": 2}, {}),
     "resnet": ("roi", models.RESNET, {}),
-    "bert": ("tokens", models.VIT, {"bert": True}),
+    "biomedclip": ("tokens", {"timm_model_name": "test_vit", **TIMM, "timm_pool": ""}, {"bert": True}),
     "squashed": ("tokens", models.VIT, {"preprocess": {**models.PREPROCESS, "resize_mode": "squash"}}),
     "timm": ("tokens", {"timm_model_name": "test_vit", **TIMM}, {}),
     "timm-registers": ("tokens", {"timm_model_name": "test_vit2", **TIMM, "timm_pool": "avg"}, {}),
@@ -229,7 +231,7 @@ def test_cost_is_told_for_the_memory_check(model: DualEncoder) -> None:
     assert (deep.token > 0) == (model.encoders[0] != "crop")
 
 
-@pytest.mark.parametrize("family", ["siglip", "metaclip-2", "vit-with-bert", "resnet", "attention-pool", "bert"])
+@pytest.mark.parametrize("family", ["siglip", "metaclip-2", "vit-with-bert", "resnet", "attention-pool", "biomedclip"])
 def test_audit_and_repair_end_with_the_models_own_format(
     made: Callable[[str], Path], family: str, tmp_path: Path
 ) -> None:
@@ -315,6 +317,32 @@ def test_siglips_pool_sees_the_tokens_of_the_region_alone(made: Callable[[str], 
     last = vision.encoder.layers[2](middle, attention_mask=None)
     assert np.allclose(found.region, unit(vision.head(vision.post_layernorm(last)).numpy()), atol=1e-5)
     assert np.allclose(found.feature, middle.amax(1).numpy(), atol=1e-5)
+
+
+def test_siglips_own_tokenizer_of_sentence_pieces(made: Callable[[str], Path], tmp_path: Path) -> None:
+    import sentencepiece
+    from transformers import SiglipTokenizer
+
+    pieces = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"a photo of {one} and {two}" for one in WORDS for two in WORDS]), model_writer=pieces,
+        vocab_size=24, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, num_threads=1, hard_vocab_limit=False,
+    )  # fmt: skip
+    (tmp_path / "spiece.model").write_bytes(pieces.getvalue())
+    folder = shutil.copytree(made("siglip"), tmp_path / "siglip")
+    vocabulary = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    tokenizer = SiglipTokenizer(str(tmp_path / "spiece.model"), model_max_length=12)
+    tokenizer.save_pretrained(folder)
+    model = vlm.load(str(folder), "cpu")
+    grown = torch.nn.Embedding(max(vocabulary, len(tokenizer)), 16)
+    model.module.text_model.embeddings.token_embedding = grown
+    one, two = model.encode_texts(["a photo of cat", "a photo of leaf"])
+    ids = tokenizer(["a photo of cat"], padding="max_length", max_length=12, truncation=True, return_tensors="pt")
+    own = model.module.get_text_features(input_ids=ids["input_ids"]).pooler_output  # padded, and nothing masked
+    assert np.allclose(one, unit(own.detach().numpy())[0], atol=1e-5)
+    assert not np.allclose(one, two, atol=1e-5)
 
 
 def test_siglips_temperature_is_its_own(made: Callable[[str], Path]) -> None:
@@ -495,6 +523,32 @@ def test_projecting_a_direction_out_of_the_last_layer(made: Callable[[str], Path
     direction = region[feature == 3].mean(0) - region[feature < 0].mean(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)) for _ in range(4)]
     assert np.abs(model.encode_images(pictures) @ unit(direction)).max() < 1e-4
+
+
+def test_a_text_tower_of_transformers_needs_no_hub_once_it_is_saved(
+    made: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As BiomedCLIP's BERT, whose configuration open_clip asks the hub for."""
+    model = vlm.load(str(made("biomedclip")), "cpu")
+    model.save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "nobody/nothing-here"
+    (tmp_path / "saved" / "open_clip_config.json").write_text(json.dumps(config))
+    again = vlm.load(str(tmp_path / "saved"), "cpu")
+    assert np.array_equal(again.encode_texts(["a photo of cat"]), model.encode_texts(["a photo of cat"]))
+
+
+def test_the_card_of_a_repaired_model_says_what_loads_it() -> None:
+    result = {"run": "r", "name": "n", "method": "ravl", "compared_on": "/x", "fingerprints": {}, "features": []}
+    texts = [
+        model_card(name, ("a",), ("a {}",), {**result, "changes": []})
+        for name in ("local-dir:/home/ada/resnet", "hf-hub:org/repo", "open_clip:RN50/openai", "org/repo")
+    ]
+    assert [text.split("library_name: ")[1].split()[0] for text in texts] == ["open_clip"] * 3 + ["transformers"]
+    assert ["base_model" in text for text in texts] == [False, True, False, True]
+    assert 'base_model: "org/repo"' in texts[1]
+    assert "# resnet, repaired" in texts[0]
+    assert "/home/ada" not in texts[0]
 
 
 # --- references ------------------------------------------------------------------------------------------------------
