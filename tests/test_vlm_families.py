@@ -225,10 +225,38 @@ def test_what_is_saved_is_the_same_model(model: DualEncoder, pictures: list[Imag
     assert resolve(copy.name).name == copy.name  # a run loads its model by the resolved form
 
 
-def test_cost_is_told_for_the_memory_check(model: DualEncoder) -> None:
+def test_the_cost_is_about_what_autograd_keeps(model: DualEncoder, family: str) -> None:
+    """Every tensor that is kept for the backward pass, once, but not the weights."""
+    for name, parameter in model.module.named_parameters():
+        parameter.requires_grad_(name.startswith(model.parts["tower"]))
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.module.parameters()}
+
+    def kept(run: Callable[[], Any]) -> float:
+        held: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            _out = run()
+        return sum(size for place, size in held.items() if place not in own) / 4
+
+    pixels, side = torch.rand(6, 3, model.input_size, model.input_size), model.input_size
+    image = kept(lambda: model.image_vectors(pixels))
     deep, shallow = model.cost(True), model.cost(False)
-    assert deep.image > shallow.image > 0
+    assert 0.6 < 6 * deep.image / image < 1.6
+    assert 0 < shallow.image < deep.image
     assert (deep.token > 0) == (model.encoders[0] != "crop")
+    # an attention pool's 256 queries weigh more than three small layers
+    if model.encoders[0] == "crop" or family == "attention-pool":
+        return
+    half, size = side // 2, np.full((24, 2), side)
+    box = np.array([[0, 0, half, half], [half, 0, side, half], [0, half, half, side], [half, half, side, side]] * 6)
+    owner, places = torch.arange(6).repeat_interleave(4), model.places(size, box)
+    regions = kept(lambda: model.image_and_region_vectors(pixels, owner, places)) - image
+    told = deep.token * (24 * deep.prefix + model.patch_counts(size, box).sum())
+    assert 0.7 < told / regions < 1.5
 
 
 @pytest.mark.parametrize("family", ["siglip", "metaclip-2", "vit-with-bert", "resnet", "attention-pool", "biomedclip"])
