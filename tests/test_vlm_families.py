@@ -428,7 +428,7 @@ def test_roi_is_the_attention_pool_over_the_sampled_map(resnet: DualEncoder) -> 
             cut.append(np.stack(points, 1))
         own = visual.attnpool(torch.from_numpy(cut[0].reshape(1, -1, 4, 4).astype(np.float32)))
         assert np.allclose(found.region[row], unit(own.numpy())[0], atol=1e-4)
-        assert np.allclose(found.feature[row], cut[1].mean(1), atol=1e-4)
+        assert np.allclose(found.feature[row], cut[1].max(1), atol=1e-4)
     assert len({tuple(np.round(vector, 5)) for vector in found.region}) == 3
 
 
@@ -442,9 +442,9 @@ def test_of_a_mask_only_its_bins_count(resnet: DualEncoder) -> None:
     full = resnet.encode_regions([picture], box, "roi", 0.0, [[np.ones((128, 128), bool)]])
     assert np.allclose(full.region, plain.region, atol=1e-6)
     assert not np.allclose(masked.feature, plain.feature, atol=1e-3)
-    half = resnet.encode_regions([picture], [np.array([[0, 0, 64, 128]])], "roi", 0.0)
-    # the same cells, though sampled at other points
-    assert np.corrcoef(masked.feature[0], half.feature[0])[0, 1] > np.corrcoef(plain.feature[0], half.feature[0])[0, 1]
+    assert (masked.feature <= plain.feature + 1e-6).all()  # the largest values of fewer bins
+    rest = resnet.encode_regions([picture], box, "roi", 0.0, [[~left]])
+    assert np.allclose(np.maximum(masked.feature, rest.feature), plain.feature, atol=1e-6)
     assert roi._bins(np.zeros((3, 5), bool), 4).all()  # a mask between the bins' middles
 
 
