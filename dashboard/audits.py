@@ -127,18 +127,20 @@ def _listed(names: Sequence[str]) -> str:
 def model_note(reference: str) -> tuple[bool, str]:
     """Whether a model reference can be right, and what will happen with it. The model itself is not opened here."""
     text = reference.strip()
-    path = Path(text).expanduser()
+    path = Path(text.removeprefix("local-dir:")).expanduser()
     if not text:
         return False, "A model is needed: a folder saved with save_pretrained, or a name on the Hugging Face hub."
     if text == DEMO_NAME:
         return True, "The demo's model is part of RAVL."
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in ("config.json", "open_clip_config.json")):
             return False, f"{path} is a folder without config.json. Give the folder that save_pretrained wrote."
         return True, f"The model is read from {path.resolve()}."
     if path.exists():
         return False, f"{path} is a file. Give the folder that save_pretrained wrote."
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+    if re.fullmatch(r"open_clip:[\w.-]+/[\w.-]+", text):
+        return True, f"{text} is a model of open_clip's list; it is downloaded unless it is in the local cache."
+    if re.fullmatch(r"(hf-hub:)?[\w.-]+/[\w.-]+", text):
         return True, f"{text} is taken from the Hugging Face hub; it is downloaded unless it is in the local cache."
     return False, f"{text} is neither a folder nor a hub name such as openai/clip-vit-base-patch32."
 

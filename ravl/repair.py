@@ -332,7 +332,7 @@ def _compare(task: _Task, tested: Seen) -> dict[str, Any]:
 
 
 def _save(run: AuditRun, vlm: LearningModel, result: dict[str, Any], path: Path) -> None:
-    """An ordinary directory of transformers, with a model card."""
+    """The model's own format, with a model card."""
     vlm.save(path)
     card = model_card(run.config.model, run.images().class_names, run.config.prompts.templates, result)
     (path / "README.md").write_text(card, encoding="utf-8")

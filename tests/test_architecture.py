@@ -89,6 +89,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *(*RECORDS, *TORCH, *TRANSFORMERS, "tokenizers"),
         *("ravl.mitigation.loss", "ravl.planted.digits", "ravl.planted.worlds", "PIL"),
     ),
+    "ravl.planted.tiny_families": (
+        *(*RECORDS, *TORCH, *TRANSFORMERS, "ravl.planted.*"),
+        *("ravl.mitigation.loss", "ravl.vlm", "ravl.vlm.*", "PIL"),
+    ),
     # 5  the order of the stages
     "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface"),
     "ravl.repair": (

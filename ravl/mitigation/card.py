@@ -12,6 +12,10 @@ from ravl.config import digest
 MAX_ROWS = 40
 """Groups in the table; there may be a thousand classes."""
 
+_LOADS = {
+    "transformers": "`AutoModel.from_pretrained`, `AutoProcessor.from_pretrained`",
+    "open_clip": "`open_clip.create_model_and_transforms`, `open_clip.get_tokenizer`, with `local-dir:` and its folder",
+}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
@@ -30,16 +34,18 @@ def model_card(model: str, classes: tuple[str, ...], templates: tuple[str, ...],
     A hub id is linked as the base model. Of paths only the last part is told: the rest means nothing on other machines,
     and may say more than people want to publish.
     """
-    own = bool(_HUB_ID.fullmatch(model)) and not Path(model).exists()
-    front = ["library_name: transformers", "license: unknown", "pipeline_tag: zero-shot-image-classification"]
-    front += [f"base_model: {json.dumps(model)}"] if own else []
+    kind, _, place = model.rpartition(":")
+    library = "open_clip" if kind in ("hf-hub", "local-dir", "open_clip") else "transformers"
+    own = bool(_HUB_ID.fullmatch(place)) and kind in ("", "hf-hub") and not Path(model).exists()
+    front = [f"library_name: {library}", "license: unknown", "pipeline_tag: zero-shot-image-classification"]
+    front += [f"base_model: {json.dumps(place)}"] if own else []
     front += ["tags:", "- clip", "- ravl", "- spurious-correlations", "- robustness"]
     prints = {**result["fingerprints"], "prompts": digest({"classes": classes, "templates": templates})}
     base, images = escaped(_last(model)), escaped(_last(result["compared_on"]))
     about = (
         f"Fine-tuned from {base} with `ravl mitigate` so that it no longer relies on the features below. "
         f"Method {escaped(result['method'])}, audit {escaped(result['run'])}, fine-tuning {escaped(result['name'])}. "
-        "It loads with transformers alone: `CLIPModel.from_pretrained`, `AutoProcessor.from_pretrained`."
+        f"It loads with {library} alone: {_LOADS[library]}."
     )
     parts = [
         "\n".join(["---", *front, "---"]),
@@ -66,7 +72,8 @@ def escaped(text: str) -> str:
 
 
 def _last(reference: str) -> str:
-    return Path(reference).name if reference.startswith("/") else reference
+    path = reference.removeprefix("local-dir:")
+    return Path(path).name if path.startswith("/") else reference
 
 
 def _listed(texts: tuple[str, ...]) -> str:

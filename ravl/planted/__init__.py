@@ -5,6 +5,7 @@
 `textures`    patches of real pictures (needs scikit-image).  `silhouettes`  drawn objects.
 `radiograph`  a drawn chest radiograph.  `drawing`  cut-outs, marks and the layout in quadrants.
 `tiny_clip`   small CLIP models trained from scratch on such a world, and kept by setting (needs torch).
+`tiny_families`   a small SigLIP and a small ResNet, trained on digits (needs torch).
 """
 
 from __future__ import annotations

@@ -257,10 +257,11 @@ def _of_open_clip(visual: Any) -> TokenTower:
         return pooled if visual.proj is None else pooled @ visual.proj  # type: ignore[no-any-return]
 
     width, (rows, columns) = int(visual.conv1.out_channels), visual.grid_size
+    mlp = int(blocks[0].mlp.c_fc.out_features)
     steps = [_step(block, first) for block in blocks]
     # one class token; the class knows no others
     alone = visual.attn_pool is not None or visual.pool_type == "tok"
-    return TokenTower(visual._embeds, steps, end, 1, rows * columns, width, 4 * width, alone)
+    return TokenTower(visual._embeds, steps, end, 1, rows * columns, width, mlp, alone)
 
 
 def _step(block: Any, batch_first: bool) -> Callable[[Tensor], Tensor]:
@@ -284,8 +285,9 @@ def _of_timm(visual: Any) -> tuple[TokenTower | None, str]:
         return visual.head(trunk.forward_head(trunk.norm(trunk.blocks[-1](tokens))))  # type: ignore[no-any-return]
 
     width, n_patches = int(trunk.embed_dim), int(trunk.patch_embed.num_patches)
+    mlp = int(trunk.blocks[0].mlp.fc1.out_features)
     prefix, alone = int(trunk.num_prefix_tokens), trunk.global_pool == "token"
-    return TokenTower(embed, list(trunk.blocks), end, prefix, n_patches, width, 4 * width, alone), ""
+    return TokenTower(embed, list(trunk.blocks), end, prefix, n_patches, width, mlp, alone), ""
 
 
 def _last(visual: Any) -> tuple[list[tuple[Parameter, int]], tuple[str, ...]]:

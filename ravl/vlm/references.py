@@ -116,6 +116,7 @@ def loading(where: str, part: str, load: Callable[[], Any]) -> Any:
         KeyError,
         RuntimeError,
         AssertionError,
+        ImportError,
         SafetensorError,
         pickle.UnpicklingError,
     ) as error:
@@ -139,7 +140,7 @@ def pickle_refused(folder: str, name: str) -> ModelError:
 def _advice(where: str) -> str:
     if Path(where).exists() or where.startswith(LOCAL_DIR):
         return "Give a complete directory, saved again by the library that made it."
-    if any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("HF_HUB_OFFLINE",)):
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return (
             "HF_HUB_OFFLINE is set, so only what was downloaded before can be used. Unset it, or give the directory of "
             "a model."

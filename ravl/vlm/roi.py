@@ -52,7 +52,7 @@ class MapTower:
         last, before = begun
         if not len(owner):
             return last.new_zeros(0, self.dim), last.new_zeros(0, self.width)
-        owner, places = owner.to(last.device), places.to(last.device, last.dtype)
+        owner, places = owner.to(last.device), places.to(last.device)  # float32, also where the maps are not
         box, inside = places[:, :4], places[:, 4:].unflatten(1, (self.side, self.side))[:, None]
         cut = align(last, owner, box, self.side)
         middle = align(before, owner, box, self.side)
@@ -86,7 +86,7 @@ def align(maps: Tensor, owner: Tensor, box: Tensor, side: int) -> Tensor:
 
     Between the middles of cells it is interpolated, beyond the outermost it stays the same.
     """
-    step = (torch.arange(side, device=maps.device, dtype=maps.dtype) + 0.5) / side
+    step = (torch.arange(side, device=maps.device, dtype=box.dtype) + 0.5) / side
     x = box[:, 0:1] + (box[:, 2:3] - box[:, 0:1]) * step
     y = box[:, 1:2] + (box[:, 3:4] - box[:, 1:2]) * step
     n = len(box)

@@ -74,8 +74,9 @@ class TokenTower:
 
     embed: (B, 3, H, W) pixels -> (B, prefix + N, d) tokens with positions, before the first layer. layers: all of them,
     tokens -> tokens. end: tokens before the last layer -> (n, D) vectors. mlp: width of the layers' MLP. alone: whether
-    the prefix without any patch gives an answer, as a class token does. recompute: whether a pass with gradient keeps
-    only what goes into each layer but the last, and computes the layer again when the gradient comes back.
+    the prefix without any patch gives an answer, as a class token does. short: the end computes one token alone.
+    recompute: whether a pass with gradient keeps only what goes into each layer but the last, and computes the layer
+    again when the gradient comes back.
     """
 
     encoder = "tokens"
@@ -91,8 +92,9 @@ class TokenTower:
         width: int,
         mlp: int,
         alone: bool,
+        short: bool = False,
     ) -> None:
-        self.alone = alone
+        self.alone, self.short = alone, short
         self.begin, self.layers, self.end = embed, list(layers), end
         self.prefix, self.n_patches, self.width, self.mlp = prefix, n_patches, width, mlp
         # never the last layer: some towers compute no patch tokens there
@@ -151,12 +153,11 @@ class TokenTower:
         return torch.from_numpy(geometry.patches(size, box, masks))
 
     def cost(self, deep: bool) -> Cost:
-        """Per token 8 d + 3 m floats in each layer of width d and MLP width m; half a layer at the end, where a class
-        token goes on alone. A frozen tower keeps one layer at a time; so does one that is computed again, and d floats
-        for each of the others.
+        """Per token 8 d + 3 m floats in each layer of width d and MLP width m; half a layer at a short end. A frozen
+        tower keeps one layer at a time; so does one that is computed again, and d floats for each of the others.
         """
         each = 8 * self.width + 3 * self.mlp
-        kept = each * (len(self.layers) - 0.5) if deep else each
+        kept = each * (len(self.layers) - (0.5 if self.short else 0.0)) if deep else each
         if deep and self.recompute:
             kept = each + (len(self.layers) - 1) * self.width
         return Cost((self.prefix + self.n_patches) * kept, kept, self.prefix)

@@ -194,7 +194,8 @@ def _token_tower(module: Any, vision: Any, side: int, example: Tensor) -> TokenT
         prefix = embed(example).shape[1] - n_patches
     steps = [_step(layer) for layer in layers]
     width, mlp = int(vision.hidden_size), int(vision.intermediate_size)
-    return TokenTower(embed, steps, end, prefix, n_patches, width, mlp, alone=end is end_of_clip)
+    clip = end is end_of_clip
+    return TokenTower(embed, steps, end, prefix, n_patches, width, mlp, alone=clip, short=clip)
 
 
 def _step(layer: Any) -> Callable[[Tensor], Tensor]:

@@ -130,6 +130,14 @@ def test_model_note(tmp_path: Path) -> None:
     assert audits.model_note(str(saved)) == (True, f"The model is read from {saved}.")
     assert audits.model_note("openai/clip-vit-base-patch32")[0]
     assert audits.model_note("demo")[0]
+    assert audits.model_note("hf-hub:org/repo")[0]
+    assert audits.model_note("open_clip:ViT-B-32/laion2b_s34b_b79k")[0]
+    assert not audits.model_note("open_clip:ViT-B-32")[0]
+    of_open_clip = tmp_path / "resnet"
+    of_open_clip.mkdir()
+    (of_open_clip / "open_clip_config.json").write_text("{}")
+    assert audits.model_note(str(of_open_clip))[0]
+    assert audits.model_note(f"local-dir:{of_open_clip}") == (True, f"The model is read from {of_open_clip}.")
     assert [audits.model_note(text)[0] for text in ("", "  ", "no such thing", str(saved / "config.json"))] == [
         False
     ] * 4

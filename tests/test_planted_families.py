@@ -1,0 +1,56 @@
+"""The small SigLIP and ResNet: they learn, and what is written is loaded like any other model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ravl import vlm
+from ravl.planted.digits import CORRELATED, UNCORRELATED, digit_world
+from ravl.planted.tiny_families import RECIPES, build, predictions, strength, train
+from ravl.tables import Step
+from tests.torchvision_apart import import_open_clip
+
+
+@pytest.mark.parametrize(("family", "encoder"), [("siglip", "tokens"), ("resnet", "roi")])
+def test_a_few_steps_lower_the_loss_and_the_model_can_be_saved(family: str, encoder: str, tmp_path: Path) -> None:
+    import_open_clip()
+    world, seen = digit_world("train", 160, *CORRELATED, 100), list[Step]()
+    recipe = replace(RECIPES[family], steps=8, batch=32)
+    before = build(family, 100)
+    model = train(family, world, 100, recipe, seen.append)
+    losses = [step.facts["loss"] for step in seen]
+    assert len(losses) == 8
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+    assert not model.module.training
+    old, new = before.module.state_dict(), model.module.state_dict()
+    assert any(not torch.equal(old[name], new[name]) for name in old if name.startswith(model.parts["tower"]))
+    if family == "resnet":
+        assert not torch.equal(old["visual.bn1.running_mean"], new["visual.bn1.running_mean"])
+    model.save(tmp_path / "model")
+    loaded = vlm.load(str(tmp_path / "model"), "cpu")
+    assert loaded.encoders == (encoder, "crop")
+    assert loaded.fingerprint == model.fingerprint
+    assert np.array_equal(predictions(loaded, world.image), predictions(model, world.image))
+
+
+def test_reliance_is_measured_on_scenes_without_correlation() -> None:
+    found = strength(build("siglip", 100), digit_world("test", 300, *UNCORRELATED, 100))
+    assert 0 <= found.accuracy < 0.5  # untrained
+    assert -1 <= found.eps1 <= 1
+    assert -1 <= found.eps2 <= 1
+
+
+def test_the_same_seed_gives_the_same_model() -> None:
+    import_open_clip()
+    for family in RECIPES:
+        assert build(family, 7).fingerprint == build(family, 7).fingerprint != build(family, 8).fingerprint
+
+
+def test_an_unknown_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="family must be one of siglip, resnet, got 'vit'"):
+        build("vit", 0)
