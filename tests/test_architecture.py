@@ -88,7 +88,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.benchmark.*": ("ravl.benchmark.*", *RECORDS, "ravl.discovery.*", "ravl.store", "sklearn.*"),
     # 6  commands
-    "ravl.api": (*RECORDS, *RUN, "ravl.audit", "ravl.discovery.families", "ravl.repair", "ravl.vlm"),
+    "ravl.api": (
+        *RECORDS,
+        *RUN,
+        "ravl.audit",
+        "ravl.discovery.families",
+        "ravl.discovery.making",
+        "ravl.repair",
+        "ravl.vlm",
+    ),
     "ravl.cli*": (
         "ravl.cli.*",
         *("ravl", *RECORDS, *RUN, "ravl.api", "ravl.doctor", "ravl.serve", "ravl.progress", "ravl.summary"),
