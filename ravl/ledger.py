@@ -268,7 +268,7 @@ class Ledger:
     def add_grouping(
         self, run: str, kind: str, features: Sequence[int], made: Sequence[int], reviewer: str, note: str = ""
     ) -> Grouping:
-        """Append that a person merged, split or made features. Raises ConfigError without a reviewer or a known kind."""
+        """Append that a person merged, split or made features. Raises ConfigError without reviewer or known kind."""
         if kind not in GROUPINGS:
             raise ConfigError(f"kind must be one of {', '.join(GROUPINGS)}, got {kind!r}.")
         if not reviewer.strip():

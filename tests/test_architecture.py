@@ -116,11 +116,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
+    **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
+    "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
     # 8  the screen: never models, never the science that needs them
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
     ),
-    **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
+    **dict.fromkeys(("dashboard.region_canvas", "dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
 }
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")

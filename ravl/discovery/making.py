@@ -88,8 +88,8 @@ def check(regions: NDArray[np.integer[Any]], feature_of: NDArray[np.int32]) -> N
         raise ConfigError(f"regions must be ids of the run, 0 .. {n - 1}, got {chosen[0]} .. {chosen[-1]}.")
     if len(chosen) < MIN_REGIONS:
         raise ConfigError(
-            f"a feature must have at least {MIN_REGIONS} regions, got {len(chosen)}: with fewer, chance decides what is "
-            "measured. Draw around more of them."
+            f"a feature must have at least {MIN_REGIONS} regions, got {len(chosen)}: with fewer, chance decides what "
+            "is measured. Draw around more of them."
         )
     [first] = feature_of[chosen[:1]].tolist()
     if first != NOISE and np.array_equal(np.flatnonzero(feature_of == first), chosen):
