@@ -23,10 +23,8 @@ from ravl.store import AuditRun, writing
 KIND = "feature"
 
 
-def problem(
-    audit: Audit, regions: NDArray[np.int64], found: Mapping[str, Facet], filters: Filters, name: str, who: str
-) -> str:
-    """Why a selection cannot become a feature now, as a sentence; empty when it can."""
+def problem(audit: Audit, regions: NDArray[np.int64], found: Mapping[str, Facet], filters: Filters) -> str:
+    """Why a selection cannot become a feature, as a sentence; empty when it can."""
     shaped = [found[facet].title for facet in filters.active if found[facet].outcome]
     if shaped:
         return map_words.outcome(shaped)
@@ -34,9 +32,7 @@ def problem(
         check(regions, audit.feature_of)
     except ConfigError as error:
         return message(str(error))
-    if not name.strip():
-        return map_words.NO_NAME
-    return "" if who.strip() else map_words.NO_REVIEWER
+    return ""
 
 
 def start(book: Ledger, workspace: Path, run: AuditRun, regions: NDArray[np.integer[Any]], name: str, who: str) -> Job:

@@ -75,7 +75,6 @@ WHAT_IT_DOES = (
 NO_NAME = "Say what it shows first."
 NO_REVIEWER = "Give your name first: a feature is kept together with who made it."
 BUSY = "One job runs at a time on this machine; wait for the running one."
-JOB = "feature"
 
 
 def outcome(titles: list[str]) -> str:

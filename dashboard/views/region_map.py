@@ -145,8 +145,10 @@ def _controls(scene: _Scene) -> tuple[str, bool]:
         st.space("stretch")
         active = len(scene.rules.active)
         with st.popover(f"Filters ({active})" if active else "Filters", icon=":material/filter_alt:"):
-            for facet in scene.found.values():
-                _filter(scene, facet)
+            places = st.columns(2)
+            for number, facet in enumerate(scene.found.values()):
+                with places[number % 2]:
+                    _filter(scene, facet)
         state.set_widget("map-plotly", state.kept(run, "chart") == "plotly")
         plotly = st.toggle(
             "Plotly chart",
@@ -155,11 +157,6 @@ def _controls(scene: _Scene) -> tuple[str, bool]:
             "loses the zoom.",
             on_change=lambda: state.keep(run, "chart", "plotly" if state.widget("map-plotly") else ""),
         )
-    said = map_words.rules(scene.found, scene.rules, int(scene.visible.sum()), len(scene.visible))
-    if said:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(said, width="content")
-            st.button("Show all", icon=":material/filter_alt_off:", key="no-filters", on_click=_no_filters, args=(run,))
     return by, bool(plotly)
 
 
@@ -291,6 +288,16 @@ def _chart(scene: _Scene, shown: NDArray[np.int64], coloured: colouring.Colourin
 
 def _side(scene: _Scene, picked: int | None) -> None:
     chosen = scene.chosen
+    said = map_words.rules(scene.found, scene.rules, int(scene.visible.sum()), len(scene.visible))
+    if said:
+        st.markdown(said)
+        st.button(
+            "Show all regions",
+            icon=":material/filter_alt_off:",
+            key="no-filters",
+            on_click=_no_filters,
+            args=(scene.run.id,),
+        )
     if chosen is None or scene.mask is None:
         st.markdown(map_words.HOW_TO_SELECT)
         _pick(scene, picked)
@@ -364,6 +371,11 @@ def _make(scene: _Scene, regions: NDArray[np.int64], chosen: Chosen) -> None:
     book, run = readers.ledger(state.workspace()), scene.run
     with st.popover("Make a feature", icon=":material/new_label:"):
         st.markdown(f"**A feature of these {wording.count(chosen.regions, 'region')}**")
+        busy = any(job.active for job in book.jobs())
+        problem = map_words.BUSY if busy else making.problem(scene.audit, regions, scene.found, scene.rules)
+        if problem:
+            st.warning(problem)
+            return
         st.caption(f"{map_words.WHAT_IT_DOES} {map_words.losses(chosen, scene.rows)}")
         name = st.text_input("What it shows", key=f"made-name-{run.id}", placeholder="for example: a red square")
         who = st.text_input(
@@ -372,21 +384,13 @@ def _make(scene: _Scene, regions: NDArray[np.int64], chosen: Chosen) -> None:
             key="made-reviewer",
             help="Self-declared: it is stored with the feature, and nobody checks it.",
         )
-        busy = any(job.active for job in book.jobs())
-        why = making.problem(scene.audit, regions, scene.found, scene.rules, name, who)
-        # not `disabled` for a missing name: whoever types and clicks at once would click on a dead button
-        blocked = busy or bool(why and why not in (map_words.NO_NAME, map_words.NO_REVIEWER))
-        pressed = st.button(
-            "Make it a feature",
-            icon=":material/play_arrow:",
-            type="primary",
-            key="make-feature",
-            disabled=blocked,
-            help=map_words.BUSY if busy else None,
-        )
-        if why and (blocked or pressed):
-            st.warning(why)
-    if pressed and not blocked and not why:
+        # never disabled for want of a name: whoever types and clicks at once would click on a dead button
+        pressed = st.button("Make it a feature", icon=":material/play_arrow:", type="primary", key="make-feature")
+        missing = map_words.NO_REVIEWER if name.strip() else map_words.NO_NAME
+        if pressed and not (name.strip() and who.strip()):
+            st.warning(missing)
+            return
+    if pressed:
         state.name_reviewer(who)
         state.action(making.start)(book, state.workspace(), run, regions, name.strip(), who.strip())
         st.rerun()
