@@ -14,10 +14,7 @@ from dashboard.wording import DECISIONS, count, plain, selection_features, title
 
 PURPOSE = "Every region is a point; regions that look alike lie together. Draw around some to see them."
 
-HOW_TO_SELECT = (
-    "**Nothing is selected.** Draw around points on the map to see their crops here, or choose a feature. Every region "
-    "inside counts, also one that is not drawn."
-)
+HOW_TO_SELECT = "**Nothing is selected.** Draw around points on the map to see their crops here, or choose a feature."
 
 
 def drawn(shown: int, total: int) -> str:
@@ -69,7 +66,8 @@ def option(facet: Facet, counts: NDArray[np.int64], key: str) -> str:
 
 WHAT_IT_DOES = (
     "The regions leave the features they are in and become one of their own. It is scored, tested and removed like any "
-    "other, and joins the list. All other features keep their numbers and decisions."
+    "other, and joins the list; the tests assume that you chose it by its looks. All other features keep their numbers "
+    "and decisions."
 )
 
 NO_NAME = "Say what it shows first."

@@ -164,7 +164,8 @@ def _filter(scene: _Scene, facet: Facet) -> None:
     run, key = scene.run.id, f"map-only-{facet.name}"
     counts = filters.counts(scene.found, scene.rules, facet.name)
     only = scene.rules.only.get(facet.name, frozenset())
-    present = [name for name, n in zip(facet.keys, counts, strict=True) if n or name in only][:MAX_OPTIONS]
+    some = [name for name, n in zip(facet.keys, counts, strict=True) if n][:MAX_OPTIONS]
+    present = [name for name in facet.keys if name in only or name in some]
     labels = {name: map_words.option(facet, counts, name) for name in facet.keys}
 
     def keep() -> None:
@@ -397,12 +398,15 @@ def _make(scene: _Scene, regions: NDArray[np.int64], chosen: Chosen) -> None:
 
 
 def _made(run: AuditRun, book: Ledger) -> None:
-    """The last such job: its progress, its failure, or what it made, until it is dismissed."""
+    """The last such job until it is dismissed: its progress, its failure, or (who saw it run) what it made."""
     jobs = book.jobs(making.KIND, run.id)
     if not jobs or jobs[0].id in state.remembered("dismissed", ()):
         return
     if jobs[0].status != "done":
+        state.remember("making", jobs[0].id)
         panels.job_panel(state.workspace(), jobs[0], stages=False, dismissable=True)
+        return
+    if state.remembered("making", 0) != jobs[0].id:
         return
     features = [row for row in book.groupings(run.id) if row.kind == "select"]
     if not features or features[-1].at < (jobs[0].started or jobs[0].created):

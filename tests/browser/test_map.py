@@ -202,6 +202,16 @@ def test_fifty_thousand_regions(
         Path(os.environ["RAVL_MAP_REPORT"]).write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
+def test_geometry_and_painting_against_the_definition(browser: Callable[..., BrowserContext]) -> None:
+    """The pure parts of the component, on a page of their own: simplifying, finding a point, and what is painted."""
+    static = Path(packing.__file__).with_name("static")
+    code = "".join((static / name).read_text(encoding="utf-8") for name in ("geometry.js", "painting.js"))
+    page = browser().pages[0]
+    checks = Path(__file__).with_name("map_checks.js").read_text(encoding="utf-8")
+    found = page.evaluate(f"() => {{ {code}\n{checks} }}")
+    assert found == {"far": [], "cells": [], "wrong": [], "order": [], "ground": True, "painted": True}
+
+
 @pytest.mark.timeout(180)
 def test_the_keyboard_can_do_what_the_mouse_does(
     place: tuple[str, AuditRun, Path], browser: Callable[..., BrowserContext]

@@ -306,6 +306,7 @@ def test_a_selection_becomes_a_feature_by_a_job(run: AuditRun, book: Ledger, sta
     book.end_job(job.id, "done")
     app.run()
     assert "**red square** is now feature 3" in said(checked(app))
+    assert "is now feature 3" not in said(open_app("region_map"))  # old news
     button(app, "dismiss-made").click().run()
     assert "is now feature 3" not in said(checked(app))
 
