@@ -122,7 +122,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
     ),
-    **dict.fromkeys(("dashboard.region_canvas", "dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
+    **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
+    **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
 }
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")

@@ -13,9 +13,9 @@ from dashboard import (
     charts,
     colouring,
     filters,
-    making,
     map_words,
     markup,
+    new_feature,
     packing,
     panels,
     readers,
@@ -30,7 +30,6 @@ from dashboard.opened import Audit
 from dashboard.region_canvas import Geometry
 from dashboard.selection import Chosen
 from dashboard.summaries import Finding
-from ravl.ledger import Ledger
 from ravl.store import AuditRun
 
 PAGE_SIZE = 12
@@ -48,7 +47,7 @@ def render() -> None:
     if not len(audit.regions):
         panels.empty("This audit has no regions to draw.", "start", "Start another audit")
         return
-    _made(run, book)
+    new_feature.news(run, book)
     st.html(f"<style>{_STYLE}</style>")
     _map(run, readers.findings(run, book))
     with st.container(key="map-hover"):
@@ -303,15 +302,15 @@ def _side(scene: _Scene, picked: int | None) -> None:
         st.markdown(map_words.HOW_TO_SELECT)
         _pick(scene, picked)
         return
-    run, regions = scene.run.id, np.flatnonzero(scene.mask)
+    run, regions = scene.run, np.flatnonzero(scene.mask)
     with st.container(key="selection"):
         st.markdown(map_words.inside(chosen, bool(scene.rules.active)))
         if chosen.regions:
             st.caption(map_words.made_of(chosen, scene.rows))
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Clear", icon=":material/close:", key="clear-selection", on_click=_clear, args=(run,))
+        st.button("Clear", icon=":material/close:", key="clear-selection", on_click=_clear, args=(run.id,))
         if chosen.regions and picked is None:
-            _make(scene, regions, chosen)
+            new_feature.offer(run, scene.audit, scene.rows, scene.found, scene.rules, regions, chosen)
     if picked is not None:
         _pick(scene, picked)
     if not chosen.regions:
@@ -319,9 +318,9 @@ def _side(scene: _Scene, picked: int | None) -> None:
     only = st.toggle("Only wrong images", key="map-wrong", persist_state="session", disabled=not chosen.wrong)
     order = selection.wrong_first(scene.audit, regions, bool(only and chosen.wrong))
     pages = -(-len(order) // PAGE_SIZE)
-    page = st.pagination(pages, key=f"map-page-{run}-{len(order)}") if pages > 1 else 1
+    page = st.pagination(pages, key=f"map-page-{run.id}-{len(order)}") if pages > 1 else 1
     part = order[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
-    panels.crop_gallery(scene.audit, summaries.crops(scene.audit, part), f"selected-{run}")
+    panels.crop_gallery(scene.audit, summaries.crops(scene.audit, part), f"selected-{run.id}")
 
 
 def _picked(run: str, rows: tuple[Finding, ...]) -> int | None:
@@ -362,64 +361,6 @@ def _clear(run: str) -> None:
     _pick_none(run)
     # a new key draws the Plotly chart anew: Python cannot take a lasso away that was drawn there
     state.remember(f"map-version:{run}", state.remembered(f"map-version:{run}", 0) + 1)
-
-
-# --- a feature of the selection --------------------------------------------------------------------------------------
-
-
-def _make(scene: _Scene, regions: NDArray[np.int64], chosen: Chosen) -> None:
-    """Name the selection and start the job that makes it a feature."""
-    book, run = readers.ledger(state.workspace()), scene.run
-    with st.popover("Make a feature", icon=":material/new_label:"):
-        st.markdown(f"**A feature of these {wording.count(chosen.regions, 'region')}**")
-        busy = any(job.active for job in book.jobs())
-        problem = map_words.BUSY if busy else making.problem(scene.audit, regions, scene.found, scene.rules)
-        if problem:
-            st.warning(problem)
-            return
-        st.caption(f"{map_words.WHAT_IT_DOES} {map_words.losses(chosen, scene.rows)}")
-        name = st.text_input("What it shows", key=f"made-name-{run.id}", placeholder="for example: a red square")
-        who = st.text_input(
-            "Your name",
-            state.reviewer(book.reviewers()),
-            key="made-reviewer",
-            help="Self-declared: it is stored with the feature, and nobody checks it.",
-        )
-        # never disabled for want of a name: whoever types and clicks at once would click on a dead button
-        pressed = st.button("Make it a feature", icon=":material/play_arrow:", type="primary", key="make-feature")
-        missing = map_words.NO_REVIEWER if name.strip() else map_words.NO_NAME
-        if pressed and not (name.strip() and who.strip()):
-            st.warning(missing)
-            return
-    if pressed:
-        state.name_reviewer(who)
-        state.action(making.start)(book, state.workspace(), run, regions, name.strip(), who.strip())
-        st.rerun()
-
-
-def _made(run: AuditRun, book: Ledger) -> None:
-    """The last such job until it is dismissed: its progress, its failure, or (who saw it run) what it made."""
-    jobs = book.jobs(making.KIND, run.id)
-    if not jobs or jobs[0].id in state.remembered("dismissed", ()):
-        return
-    if jobs[0].status != "done":
-        state.remember("making", jobs[0].id)
-        panels.job_panel(state.workspace(), jobs[0], stages=False, dismissable=True)
-        return
-    if state.remembered("making", 0) != jobs[0].id:
-        return
-    features = [row for row in book.groupings(run.id) if row.kind == "select"]
-    if not features or features[-1].at < (jobs[0].started or jobs[0].created):
-        return
-    with st.container(border=True, horizontal=True, vertical_alignment="center", key="made"):
-        st.markdown(map_words.made(features[-1].note, features[-1].made[0]), width="content")
-        panels.link("features", "Its evidence", run.id, features[-1].made[0])
-        st.space("stretch")
-        st.button("Dismiss", key="dismiss-made", on_click=_dismiss, args=(jobs[0].id,))
-
-
-def _dismiss(job: int) -> None:
-    state.remember("dismissed", (*state.remembered("dismissed", ()), job))
 
 
 if __name__ == "__main__":

@@ -51,13 +51,7 @@ def made(
         members = np.flatnonzero(label == cluster)
         if not len(members):
             continue
-        vectors = reduce(clustering, np.asarray(features[members]), position[members])
-        if not vectors.any():
-            raise ConfigError(
-                "a feature must be of regions that can be compared, but these equal the mean of their position. "
-                "Draw around others."
-            )
-        middle = int(np.argmax(product(vectors, vectors.sum(0, dtype=np.float64).astype(np.float32))))
+        middle, vectors = _middle(clustering, features, position, members)
         cosine = product(vectors, vectors[middle])
         medoid[cluster], vector[cluster] = members[middle], vectors[middle]
         lowest[cluster] = np.percentile(cosine, MEMBER_PERCENTILE) - _ZERO
@@ -79,6 +73,19 @@ def made(
         lowest[order],
     )
     return clusters, Families(family[order], _alone(family[order], reason[order]))
+
+
+def _middle(
+    clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]], members: NDArray[np.int64]
+) -> tuple[int, NDArray[np.float32]]:
+    """Place of the medoid among the members of a cluster, and their vectors (n, K): see `clustering._medoids`."""
+    vectors = reduce(clustering, np.asarray(features[members]), position[members])
+    if not vectors.any():
+        raise ConfigError(
+            "a feature must be of regions that can be compared, but these equal the mean of their position. "
+            "Draw around others."
+        )
+    return int(np.argmax(product(vectors, vectors.sum(0, dtype=np.float64).astype(np.float32)))), vectors
 
 
 def check(regions: NDArray[np.integer[Any]], feature_of: NDArray[np.int32]) -> None:
