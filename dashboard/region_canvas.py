@@ -97,7 +97,7 @@ def draw(
     """Draw the map. codes: of the drawn points, `packing.HIDDEN` for those that are not shown. selected: of the drawn
     points; None without a selection. said: what a screen reader hears. heard: last event of each kind that was taken.
 
-    What is done on the map is in the state of the widget `key_of(run)`, for `event`.
+    What is done on the map is in the state of the widget `key_of(run)`, for `events`.
     """
     version = _digest(codes)
     with st.container(key="map-store"):
@@ -123,12 +123,15 @@ def key_of(run: str) -> str:
     return f"map-canvas-{run}"
 
 
-def event(value: Any, kind: str, heard: int) -> dict[str, Any] | None:
-    """The new event of a kind in the component's state; None where there is none, or what is there was heard before."""
+def events(value: Any, kind: str, heard: int) -> list[dict[str, Any]]:
+    """The new events of a kind in the component's state, oldest first; those up to `heard` were heard before."""
     found = (value or {}).get(kind)
-    if not isinstance(found, dict) or type(found.get("seq")) is not int or found["seq"] <= heard:
-        return None
-    return dict(found)
+    new = [item for item in found if _is_event(item) and item["seq"] > heard] if isinstance(found, list) else []
+    return sorted(new, key=lambda item: int(item["seq"]))
+
+
+def _is_event(item: Any) -> bool:
+    return isinstance(item, dict) and type(item.get("seq")) is int
 
 
 def hover(run: AuditRun, audit: Audit, where: Geometry) -> None:

@@ -23,7 +23,8 @@ class RegionMap {
     this.mode = "lasso";
     this.pointers = new Map();
     this.answers = new Map();
-    this.drawn = this.pending = null; // path in pixels; shape that the server has not answered yet
+    this.drawn = null; // the path that is being drawn, in pixels
+    this.waiting = { drawn: [], legend: [] }; // events that the server has not heard yet
     this.hovered = -1;
     this.seq = 0;
     this.frame = 0;
@@ -40,7 +41,7 @@ class RegionMap {
     this.data = component.data;
     this.send = component.setStateValue;
     if (before?.run !== this.data.run) this.recall();
-    if (this.pending && this.data.ack.drawn >= this.pending.seq) this.pending = null;
+    for (const kind of ["drawn", "legend"]) this.forget(kind);
     this.seq = Math.max(this.seq, this.data.ack.drawn, this.data.ack.legend);
     this.said.textContent = this.data.said;
     this.writeLegend();
@@ -90,10 +91,17 @@ class RegionMap {
     if (kept !== undefined) this.legend.querySelector(`[data-code="${kept}"]`)?.focus();
   }
 
+  // Events are sent together with those before that may not have been heard: a state that is set twice in a hurry
+  // arrives once.
   tell(kind, event) {
     this.seq += 1;
-    this.send(kind, { ...event, seq: this.seq });
-    return this.seq;
+    this.forget(kind);
+    this.waiting[kind].push({ ...event, seq: this.seq });
+    this.send(kind, [...this.waiting[kind]]);
+  }
+
+  forget(kind) {
+    this.waiting[kind] = this.waiting[kind].filter((event) => event.seq > this.data.ack[kind]);
   }
 
   // --- what the reader keeps --------------------------------------------------------------------------------------
@@ -167,9 +175,7 @@ class RegionMap {
     pen.strokeStyle = colour;
     pen.lineWidth = 1.5;
     pen.setLineDash([5, 4]);
-    const shapes = [...(this.data.shapes ?? []), ...(this.pending ? [this.pending.cells] : [])];
-    if (this.pending && !this.pending.add) shapes.splice(0, shapes.length - 1);
-    for (const cells of shapes) {
+    for (const cells of this.shapes()) {
       const path = [];
       for (let k = 0; k < cells.length; k += 2) path.push(this.view.toScreen(fromCell(cells[k]), fromCell(cells[k + 1])));
       this.trace(pen, path, true);
@@ -183,6 +189,16 @@ class RegionMap {
       pen.arc(sx, sy, this.radius() + 4, 0, 2 * Math.PI);
       pen.stroke();
     }
+  }
+
+  // What is selected, and what was drawn since.
+  shapes() {
+    let shapes = [...this.data.shapes];
+    for (const { cells, add } of this.waiting.drawn) {
+      if (!add) shapes = [];
+      if (cells) shapes.push(cells);
+    }
+    return shapes;
   }
 
   trace(pen, path, closed) {
@@ -270,8 +286,7 @@ class RegionMap {
   select(path, add) {
     const cells = path.flatMap(([sx, sy]) => this.view.toUnit(sx, sy).map(toCell));
     if (cells.length < 6) return;
-    this.pending = { cells, add };
-    this.pending.seq = this.tell("drawn", { cells, add });
+    this.tell("drawn", { cells, add });
     this.paintOver();
   }
 
@@ -318,9 +333,9 @@ class RegionMap {
     if (this.drawn) {
       this.drawn = null;
       this.paintOver();
-    } else if (this.data.selected || this.pending) {
-      this.pending = null;
+    } else if (this.data.selected || this.waiting.drawn.length) {
       this.tell("drawn", { clear: true });
+      this.paintOver();
     }
   }
 

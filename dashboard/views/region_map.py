@@ -168,8 +168,9 @@ def _filter(scene: _Scene, facet: Facet) -> None:
     labels = {name: map_words.option(facet, counts, name) for name in facet.keys}
 
     def keep() -> None:
-        chosen = frozenset(state.widget(key) or ())
-        state.keep(run, "filter", filters.written(scene.rules.with_only(facet.name, chosen)))
+        # the rules of now: those of the last drawing may lack what was chosen in between
+        rules, chosen = filters.read(state.kept(run, "filter"), scene.found), frozenset(state.widget(key) or ())
+        state.keep(run, "filter", filters.written(rules.with_only(facet.name, chosen)))
 
     state.set_widget(key, [name for name in present if name in only])
     st.multiselect(facet.title, present, format_func=labels.__getitem__, key=key, placeholder="all", on_change=keep)
@@ -218,16 +219,16 @@ def _canvas(scene: _Scene, by: str, coloured: colouring.Colouring) -> None:
 
 def _hear(run: str, audit: Audit, rows: tuple[Finding, ...], found: dict[str, Facet]) -> None:
     """Take what was done on the canvas since the last drawing."""
-    drawn, legend = _event(run, "drawn"), _event(run, "legend")
-    if drawn is not None:
-        _choose(run, drawn)
-    by = None if legend is None else legend.get("colouring")
-    if legend is None or by not in colouring.COLOURINGS:
-        return
-    coloured, code = _coloured(run, audit, rows, str(by)), legend.get("code")
-    if type(code) is int and 0 <= code < len(coloured.keys):
-        rules, known = filters.read(state.kept(run, "filter"), found), frozenset(found[coloured.facet].keys)
-        state.keep(run, "filter", filters.written(rules.toggled(coloured.facet, coloured.keys[code], known)))
+    for event in _events(run, "drawn"):
+        _choose(run, event)
+    for event in _events(run, "legend"):
+        by, code = event.get("colouring"), event.get("code")
+        if by not in colouring.COLOURINGS:
+            continue
+        coloured = _coloured(run, audit, rows, str(by))
+        if type(code) is int and 0 <= code < len(coloured.keys):
+            rules, known = filters.read(state.kept(run, "filter"), found), frozenset(found[coloured.facet].keys)
+            state.keep(run, "filter", filters.written(rules.toggled(coloured.facet, coloured.keys[code], known)))
 
 
 def _coloured(run: str, audit: Audit, rows: tuple[Finding, ...], by: str) -> colouring.Colouring:
@@ -235,13 +236,13 @@ def _coloured(run: str, audit: Audit, rows: tuple[Finding, ...], by: str) -> col
     return colouring.colouring(audit, by, rows, state.colours(), focus)
 
 
-def _event(run: str, kind: str) -> dict[str, Any] | None:
-    """The new event of a kind, noted as heard."""
+def _events(run: str, kind: str) -> list[dict[str, Any]]:
+    """The new events of a kind, noted as heard."""
     name = f"map-heard:{run}:{kind}"
-    event = region_canvas.event(state.widget(region_canvas.key_of(run)), kind, state.remembered(name, 0))
-    if event is not None:
-        state.remember(name, event["seq"])
-    return event
+    new = region_canvas.events(state.widget(region_canvas.key_of(run)), kind, state.remembered(name, 0))
+    if new:
+        state.remember(name, new[-1]["seq"])
+    return new
 
 
 def _choose(run: str, event: dict[str, Any]) -> None:

@@ -24,9 +24,9 @@ def cells(run: AuditRun, shape: tuple[tuple[float, float], ...] = AROUND_MARK) -
     return [value for corner in grid for value in corner]
 
 
-def send(app: AppTest, run: AuditRun, kind: str, event: object) -> AppTest:
+def send(app: AppTest, run: AuditRun, kind: str, *events: object) -> AppTest:
     """What the component does: it changes its state."""
-    app.session_state[f"map-canvas-{run.id}"] = {kind: event}
+    app.session_state[f"map-canvas-{run.id}"] = {kind: list(events)}
     app.run()
     return checked(app)
 
@@ -142,6 +142,20 @@ def test_a_second_shape_replaces_the_first_or_is_added(run: AuditRun) -> None:
     assert "**10 regions" in said(app)
     send(app, run, "drawn", {"seq": 4, "clear": True})
     assert "Nothing is selected" in said(app)
+
+
+def test_what_was_done_in_a_hurry_is_all_done(run: AuditRun) -> None:
+    """The component sends what may not have been heard again; each event counts once, in order."""
+    app = open_app("region_map")
+    other = cells(run, ((18.5, 18.5), (21.5, 18.5), (21.5, 21.5), (18.5, 21.5)))
+    first, second = {"seq": 1, "cells": cells(run), "add": True}, {"seq": 2, "cells": other, "add": True}
+    send(app, run, "drawn", second, first)
+    assert "**37 regions" in said(app)
+    send(app, run, "drawn", first, second, {"seq": 3, "clear": True}, {"seq": 4, "cells": other, "add": True})
+    assert "**10 regions" in said(app)
+    send(app, run, "legend", *({"seq": 5 + code, "code": code, "colouring": "feature"} for code in (0, 3)))
+    assert [entry["hidden"] for entry in canvas(app)["entries"]] == [True, False, False, True]
+    assert canvas(app)["ack"] == {"drawn": 4, "legend": 8}
 
 
 @pytest.mark.parametrize(
