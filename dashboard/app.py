@@ -39,7 +39,7 @@ def _sidebar() -> None:
             _picker(runs, chosen)
         for job in book.jobs():
             if job.active:
-                page = "repair" if job.kind == "mitigate" else "start"
+                page = {"mitigate": "repair", "feature": "map"}.get(job.kind, "start")
                 st.caption("Running now")
                 panels.link(page, f"{wording.plain(job.title)}", job.run or chosen)
 

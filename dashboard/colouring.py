@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboard.filters import Facet, facets
 from dashboard.opened import Audit
 from dashboard.palette import Palette
 from dashboard.summaries import Finding
-from dashboard.wording import DECISIONS
 
 COLOURINGS = {
     "feature": "Feature",
@@ -25,10 +24,25 @@ COLOURINGS = {
 
 @dataclass(frozen=True)
 class Colouring:
-    """Colour code per region and what the codes mean. codes: (R,) uint8. entries: (name, colour, regions) per code."""
+    """Colour code per region and what the codes mean.
+
+    codes: (R,) uint8. entries: (name, colour, regions) per code. facet: which of the filters it is. keys: per code the
+    values of that facet that share it. quiet: per code, whether it is what is left over, drawn below all others.
+    """
 
     codes: NDArray[np.uint8]
     entries: tuple[tuple[str, str, int], ...]
+    facet: str
+    keys: tuple[frozenset[str], ...]
+    quiet: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    colour: str
+    keys: frozenset[str]
+    quiet: bool = False
 
 
 def colouring(
@@ -38,65 +52,49 @@ def colouring(
 
     Groups beyond the number of distinguishable colours share one grey entry, and so does what belongs to no group.
     """
-    image = audit.regions.image
+    facet = facets(audit, rows)[by]
     if by == "right":
-        right = audit.zero_shot.correct[image]
-        return _coded(
-            np.where(right, 0, 1),
-            (("image classified right", colours.right), ("image classified wrong", colours.wrong)),
-        )
+        return _coded(facet, [_one(facet, 0, colours.right), _one(facet, 1, colours.wrong)])
     if by == "verdict":
-        return _by_verdict(audit, rows, colours)
-    if by == "feature":
-        return _by_feature(audit, rows, colours, focus)
-    classes = audit.zero_shot.label[image] if by == "class" else audit.zero_shot.predicted[image]
-    return _by_class(audit, classes, colours)
-
-
-def _by_class(audit: Audit, classes: NDArray[np.integer[Any]], colours: Palette) -> Colouring:
-    sizes = np.bincount(classes, minlength=len(audit.class_names))
-    own = np.sort(np.argsort(-sizes, kind="stable")[: len(colours.categories)])
-    entries = [(audit.class_names[y], colours.categories[i]) for i, y in enumerate(own)]
-    return _coded(_codes(classes, own.tolist()), (*entries, ("other classes", colours.muted)))
-
-
-def _by_feature(audit: Audit, rows: tuple[Finding, ...], colours: Palette, focus: int | None) -> Colouring:
-    ranked = [row.feature for row in rows]
+        shades = (colours.wrong, colours.right, colours.categories[3], colours.categories[4])
+        kinds = [_one(facet, place, shade) for place, shade in enumerate(shades)]
+        return _coded(facet, [*kinds, _one(facet, 4, colours.muted, True), _one(facet, 5, colours.faint, True)])
     room = len(colours.categories)
-    own = ranked[:room]
-    if focus in ranked and focus not in own:
-        own = [*own[: room - 1], focus]
-    name = {row.feature: row.name or f"Feature {row.feature}" for row in rows}
-    entries = [(name[feature], colours.categories[i]) for i, feature in enumerate(own)]
-    label = audit.feature_of
-    codes = np.where(label < 0, len(own) + 1, _codes(label, own))
-    return _coded(codes, (*entries, ("other features", colours.muted), ("no feature", colours.faint)))
+    if by == "feature":
+        ranked = [row.feature for row in rows]
+        own = ranked[:room]
+        if focus in ranked and focus not in own:
+            own = [*own[: room - 1], focus]
+        name = {row.feature: row.name or f"Feature {row.feature}" for row in rows}
+        entries = [
+            _Entry(name[feature], colours.categories[i], frozenset([str(feature)])) for i, feature in enumerate(own)
+        ]
+        others = _Entry("other features", colours.muted, frozenset(map(str, ranked)) - frozenset(map(str, own)), True)
+        return _coded(facet, [*entries, others, _one(facet, len(ranked), colours.faint, True)])
+    sizes = np.bincount(facet.code, minlength=len(facet.keys))
+    most = np.sort(np.argsort(-sizes, kind="stable")[:room]).tolist()
+    entries = [_one(facet, y, colours.categories[i]) for i, y in enumerate(most)]
+    rest = frozenset(facet.keys) - frozenset(facet.keys[y] for y in most)
+    return _coded(facet, [*entries, _Entry("other classes", colours.muted, rest, True)])
 
 
-def _by_verdict(audit: Audit, rows: tuple[Finding, ...], colours: Palette) -> Colouring:
-    kinds = ("spurious", "core", "mixed", "unsure")
-    shades = (colours.wrong, colours.right, colours.categories[3], colours.categories[4])
-    decided = [(row.feature, kinds.index(row.decision)) for row in rows if row.decision in kinds]
-    label = audit.feature_of
-    codes = np.where(label < 0, len(kinds) + 1, len(kinds))
-    for feature, code in decided:
-        codes[label == feature] = code
-    entries = [(DECISIONS[kind], shade) for kind, shade in zip(kinds, shades, strict=True)]
-    return _coded(codes, (*entries, ("not decided", colours.muted), ("no feature", colours.faint)))
+def _one(facet: Facet, place: int, colour: str, quiet: bool = False) -> _Entry:
+    return _Entry(facet.labels[place], colour, frozenset([facet.keys[place]]), quiet)
 
 
-def _codes(value: NDArray[np.integer[Any]], own: list[int]) -> NDArray[np.int64]:
-    """(N,) the place of each value in `own`; len(own) for any other."""
-    codes = np.full(len(value), len(own))
-    for code, group in enumerate(own):
-        codes[value == group] = code
-    return codes
-
-
-def _coded(codes: NDArray[np.integer[Any]], entries: tuple[tuple[str, str], ...]) -> Colouring:
-    """Count each code; entries without a region are dropped and the codes closed up."""
+def _coded(facet: Facet, entries: list[_Entry]) -> Colouring:
+    """Count each entry; those without a region are dropped and the codes closed up."""
+    where = {key: code for code, entry in enumerate(entries) for key in entry.keys}
+    codes = np.array([where.get(key, 0) for key in facet.keys], np.int64)[facet.code]
     sizes = np.bincount(codes, minlength=len(entries))
     used = np.flatnonzero(sizes)
     new = np.zeros(len(entries), np.uint8)
     new[used] = np.arange(len(used))
-    return Colouring(new[codes], tuple((entries[i][0], entries[i][1], int(sizes[i])) for i in used))
+    kept = [entries[i] for i in used]
+    return Colouring(
+        new[codes],
+        tuple((entry.name, entry.colour, int(sizes[i])) for i, entry in zip(used, kept, strict=True)),
+        facet.name,
+        tuple(entry.keys for entry in kept),
+        tuple(entry.quiet for entry in kept),
+    )

@@ -231,7 +231,8 @@ def _picture(uri: str | None, alt: str, missing: str) -> str:
 
 
 CSS = """
-.ravl-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(180px, 1fr)); gap: 14px 12px; }
+.ravl-cards { display: grid; gap: 14px 12px;
+  grid-template-columns: repeat(auto-fill, minmax(var(--ravl-card, 180px), 1fr)); }
 .ravl-cards figure, .ravl-pairs figure { margin: 0; min-width: 0; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; width: 100%; padding: 4px; margin: 0;
   box-sizing: border-box; border: 1px solid color-mix(in srgb, currentColor 18%, transparent); border-radius: 6px;

@@ -6,6 +6,7 @@ A file of a run is replaced as a whole, which changes its folder's time: what is
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -57,28 +58,38 @@ def _projection(path: str, changed: int) -> NDArray[np.float32]:
 
 def findings(run: AuditRun, book: Ledger) -> tuple[Finding, ...]:
     """The features of an audit with the decisions of this moment."""
-    return summaries.findings(audit(run), book.verdicts(run.id))
+    return summaries.findings(audit(run), book.verdicts(run.id), book.names(run.id))
 
 
-def shown_points(run: AuditRun) -> NDArray[np.int64]:
+def shown_points(run: AuditRun, limit: int = selection.MAX_POINTS) -> NDArray[np.int64]:
     """Ids of the regions drawn on the map: all of them, or a sample that keeps the share of every feature."""
-    return selection.sample(audit(run).feature_of)
+    return _shown(str(run.path), run.path.stat().st_mtime_ns, limit, audit(run))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _shown(path: str, changed: int, limit: int, _view: Audit) -> NDArray[np.int64]:
+    return selection.sample(_view.feature_of, limit)
 
 
 def hover_texts(run: AuditRun) -> list[str]:
-    """One text per drawn point: ids and labels only, never a file name, which may name a patient."""
-    return _hover_texts(str(run.path), run.path.stat().st_mtime_ns, audit(run), shown_points(run))
+    """One text per point of the Plotly chart: ids and labels only, never a file name, which may name a patient."""
+    shown = shown_points(run, selection.MAX_CHART_POINTS)
+    return _hover_texts(str(run.path), run.path.stat().st_mtime_ns, audit(run), shown)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _hover_texts(path: str, changed: int, _view: Audit, _shown: NDArray[np.int64]) -> list[str]:
-    view, shown = _view, _shown
-    image = view.regions.image[shown]
-    truth, called = view.zero_shot.label[image], view.zero_shot.predicted[image]
+    return [f"region {r} of {text}" for r, text in zip(_shown, region_texts(_view, _shown, "<br>"), strict=True)]
+
+
+def region_texts(view: Audit, regions: NDArray[np.integer[Any]], line: str) -> list[str]:
+    """What is said about each region: its image, its class, what that was called, its feature; `line` breaks lines."""
+    image = view.regions.image[regions]
+    truth, called = view.zero_shot.label[image], view.zero_shot.image[image].argmax(1)
     names = view.class_names
     return [
-        f"region {r} of image {i}<br>{names[t]}, called {names[c]}<br>{f'feature {f}' if f >= 0 else 'no feature'}"
-        for r, i, t, c, f in zip(shown, image, truth, called, view.feature_of[shown], strict=True)
+        f"image {i}{line}{names[t]}, called {names[c]}{line}{f'feature {f}' if f >= 0 else 'no feature'}"
+        for i, t, c, f in zip(image, truth, called, view.feature_of[regions], strict=True)
     ]
 
 

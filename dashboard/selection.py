@@ -14,37 +14,45 @@ from numpy.typing import NDArray
 
 from dashboard.opened import Audit
 
-MAX_POINTS = 30_000
-"""Points drawn at most: what a browser without a graphics card draws and lassoes comfortably."""
+MAX_POINTS = 100_000
+"""Points drawn at most by the map's own component."""
 
-_BLOCK = 65_536  # points per step: keeps temporaries of the polygon test below a megabyte
+MAX_CHART_POINTS = 30_000
+"""The same by the Plotly chart: what a browser without a graphics card draws and lassoes comfortably."""
 
 Point = tuple[float, float]
 Shape = tuple[Point, ...]
 
 
 def inside(points: NDArray[np.floating[Any]], shape: Shape) -> NDArray[np.bool_]:
-    """(N,) whether points (N, 2) lie inside a polygon, by the even-odd rule.
+    """(N,) whether points (N, 2) lie inside a polygon, by the even-odd rule, or on its edge.
 
-    A polygon may cross itself; fewer than three corners enclose nothing; points that are not finite are outside.
-    A point exactly on an edge may fall on either side.
+    A polygon may cross itself; one without width or height, or of fewer than three corners, encloses nothing; points
+    that are not finite are outside.
+    Cost: a sort, and per edge only the points at its height.
     """
     found = np.zeros(len(points), bool)
     if len(shape) < 3:
         return found
     corners = np.asarray(shape, np.float64)
     low, high = corners.min(0), corners.max(0)
+    if not (low < high).all():
+        return found
     near = np.flatnonzero(np.all((points >= low) & (points <= high), axis=1))  # NaN compares false
-    for start in range(0, len(near), _BLOCK):
-        rows = near[start : start + _BLOCK]
-        x, y = points[rows].astype(np.float64).T
-        odd = np.zeros(len(rows), bool)
-        for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            if y0 == y1:
-                continue
-            crosses = (y0 > y) != (y1 > y)  # half-open, so that a ray through a corner counts once
-            odd ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-        found[rows] = odd
+    near = near[np.argsort(points[near, 1], kind="stable")]
+    x, y = points[near].astype(np.float64).T
+    odd, edge = np.zeros(len(near), bool), np.zeros(len(near), bool)
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        bottom, top = min(y0, y1), max(y0, y1)
+        first, last = np.searchsorted(y, bottom, "left"), np.searchsorted(y, top, "right")
+        here = slice(first, last)
+        if y0 == y1:
+            edge[here] |= (x[here] >= min(x0, x1)) & (x[here] <= max(x0, x1))
+            continue
+        at = x0 + (y[here] - y0) * (x1 - x0) / (y1 - y0)
+        edge[here] |= x[here] == at
+        odd[here] ^= (x[here] < at) & (y[here] < top)  # half-open, so that a ray through a corner counts once
+    found[near] = odd | edge
     return found
 
 
@@ -103,10 +111,11 @@ def sample(group: NDArray[np.integer[Any]], limit: int = MAX_POINTS, seed: int =
     if n <= limit:
         return np.arange(n)
     rng = np.random.default_rng(seed)
-    _, member, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    shuffled = rng.permutation(n)
+    by_group = shuffled[np.argsort(group[shuffled], kind="stable")]  # the members of a group in random order
+    _, first, sizes = np.unique(group[by_group], return_index=True, return_counts=True)
+    # equally spaced places in [0, 1) within each group: taking the lowest overall takes the same share of each
     place = np.empty(n)
-    for g in range(len(sizes)):
-        # equally spaced places in [0, 1), shuffled: taking the lowest overall takes the same share of each group
-        place[member == g] = rng.permutation(sizes[g]) / sizes[g]
-    first = np.lexsort((rng.random(n), place))
-    return np.sort(first[:limit])
+    place[by_group] = (np.arange(n) - np.repeat(first, sizes)) / np.repeat(sizes, sizes)
+    lowest = np.lexsort((rng.random(n), place))
+    return np.sort(lowest[:limit])

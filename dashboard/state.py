@@ -17,8 +17,9 @@ from typing import Any, ParamSpec
 
 import streamlit as st
 
+from dashboard import packing
+from dashboard.packing import Cells
 from dashboard.palette import Palette, palette
-from dashboard.selection import Shape
 from dashboard.wording import message
 from ravl.errors import RavlError
 
@@ -103,7 +104,8 @@ def choose_run(run: str) -> None:
     if before != run:
         st.query_params["run"] = run
     if before not in (None, run):
-        st.query_params.pop("feature", None)  # it was one of another audit
+        for name in ("feature", *MAP_PARAMETERS):
+            st.query_params.pop(name, None)  # they were of another audit
 
 
 def chosen_feature(run: str, features: list[int]) -> int | None:
@@ -164,25 +166,53 @@ def drop_drafts(run: str, feature: int) -> None:
 # --- the map's selection ---------------------------------------------------------------------------------------------
 
 
-def shapes(run: str) -> tuple[Shape, ...]:
+MAP_PARAMETERS = ("filter", "draw", "pick", "colour", "chart")
+"""What of the map is in the address: filters, drawn shapes, a chosen feature, the colouring, and which chart draws."""
+
+_LONGEST = 1600  # characters of one parameter: longer ones would make addresses that servers and people refuse
+
+
+def kept(run: str, name: str) -> str:
+    """One of MAP_PARAMETERS for an audit: as it is in this session, else as the address has it (after a reload)."""
+    key = f"ravl:map:{run}:{name}"
+    if key not in st.session_state:
+        st.session_state[key] = st.query_params.get(name, "")
+    text: str = st.session_state[key]
+    _address(name, text)
+    return text
+
+
+def keep(run: str, name: str, text: str) -> None:
+    """Keep one of MAP_PARAMETERS over page changes and, where it is short enough, over reloads."""
+    st.session_state[f"ravl:map:{run}:{name}"] = text
+    _address(name, text)
+
+
+def _address(name: str, text: str) -> None:
+    if not text or len(text) > _LONGEST:
+        st.query_params.pop(name, None)
+    elif st.query_params.get(name) != text:
+        st.query_params[name] = text
+
+
+def shapes(run: str) -> tuple[Cells, ...]:
     """What was drawn around on the map of an audit; it outlives the chart."""
-    found: tuple[Shape, ...] = st.session_state.get(f"ravl:shapes:{run}", ())
-    return found
+    return packing.read(kept(run, "draw"))
 
 
-def keep_shapes(run: str, drawn: tuple[Shape, ...]) -> None:
+def keep_shapes(run: str, drawn: tuple[Cells, ...]) -> None:
     """Keep, or with nothing drawn clear, the selection."""
-    st.session_state[f"ravl:shapes:{run}"] = drawn
+    keep(run, "draw", packing.written(drawn))
 
 
-def outlines(run: str, drawing: tuple[Hashable, ...]) -> tuple[Shape, ...]:
-    """Earlier selections that the chart itself has to draw. drawing: all that makes the chart be drawn anew.
+def outlines(run: str, drawing: tuple[Hashable, ...]) -> tuple[Cells, ...]:
+    """Earlier selections that the Plotly chart itself has to draw. drawing: all that makes it be drawn anew.
 
     A lasso is drawn by the browser, and lost whenever the chart changes; so a chart that is drawn anew anyway shows
     what is chosen as an outline, and one that shows no outline is left as it is, with its zoom and its lasso.
     """
     key, this = f"ravl:outlines:{run}", (visits(), *drawing)
-    shown: tuple[Shape, ...]
+    shown: tuple[Cells, ...]
     last, shown = st.session_state.get(key, (None, ()))
     if last != this or shown:
         shown = shapes(run)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,14 @@ class Finding:
         return self.verdict.decision if self.verdict else ""
 
 
-def findings(audit: Audit, verdicts: dict[int, Verdict]) -> tuple[Finding, ...]:
-    """All features in rank order."""
+def findings(
+    audit: Audit, verdicts: dict[int, Verdict], names: Mapping[int, str] = MappingProxyType({})
+) -> tuple[Finding, ...]:
+    """All features in rank order. names: of features that people made, until a decision names them."""
     wrong = ~audit.zero_shot.correct
     decider = np.append(audit.feature_of, -1)[audit.deciding]  # index -1 (no deciding region) finds noise
-    return tuple(_finding(audit, place, verdicts, wrong, decider) for place in range(len(audit.evidence)))
+    rows = (_finding(audit, place, verdicts, wrong, decider) for place in range(len(audit.evidence)))
+    return tuple(replace(row, name=row.name or names.get(row.feature, "")) for row in rows)
 
 
 def _finding(

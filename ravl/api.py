@@ -194,6 +194,44 @@ def regroup(
     return changed
 
 
+def add_feature(
+    run: AuditRun,
+    regions: Sequence[int],
+    name: str,
+    reviewer: str,
+    *,
+    device: str = "auto",
+    report: Report = quiet,
+) -> tuple[AuditRun, int]:
+    """Make a feature of regions that a person chose; the run is scored again. Returns the run and the feature's id.
+
+    regions: region ids, noise or of any features: these lose them, and keep their ids and verdicts. name: what the new
+    feature shows. The change is recorded with the reviewer's name. Raises RavlError as `discover` does.
+    """
+    import numpy as np
+
+    from ravl import audit, vlm
+    from ravl.discovery.making import check
+    from ravl.ledger import Ledger
+
+    for flag, text in (("--name", name), ("--reviewer", reviewer)):
+        if not text.strip():
+            raise ConfigError(f"{flag} must be a name, got none. A feature is kept together with who made it, and why.")
+    before = run.feature_label()
+    chosen = np.unique(np.asarray(regions, np.int64))
+    check(chosen, before)  # before the model is loaded
+    report(Step("model", 0, 1))
+    loaded = vlm.load(run.config.model, device)
+    report(Step("model", 1, 1))
+    changed = audit.add_feature(run, loaded, chosen, report)
+    [feature] = np.unique(changed.feature_label()[chosen]).tolist()
+    losing = [int(f) for f in np.unique(before[chosen]) if f >= 0]
+    ledger = Ledger(run.path.parents[1])
+    ledger.add_grouping(run.id, "select", losing, [feature], reviewer, name)
+    ledger.close()
+    return changed, feature
+
+
 def confirmed_features(run: AuditRun) -> dict[int, str]:
     """Ids and names of the features of a run that people hold to be spurious."""
     from ravl.ledger import Ledger

@@ -23,6 +23,7 @@ from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
 from ravl.discovery.embedding import encode, region_encoder, why_encoder
 from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.families import group
+from ravl.discovery.making import made
 from ravl.discovery.projection import project
 from ravl.discovery.regions import decompose
 from ravl.discovery.removal import exemplars
@@ -30,7 +31,7 @@ from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.discovery.zero_shot import class_vectors, classify
 from ravl.store import AuditRun
-from ravl.tables import NOISE, Evidence, Families, ImageSet, Regions, Report, Step, quiet
+from ravl.tables import NOISE, Clustering, Evidence, Families, ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import VisionLanguageModel
 
 
@@ -104,10 +105,29 @@ def regroup(
     """
     run.check_model(vlm.name, vlm.fingerprint, vlm.preprocessing)
     with run.locked():
-        families = change(run.families())
-        revised = run.revised(families)
-        _judge(revised, run.images(), vlm, lambda: families, report)
-        run.adopt(revised)
+        return _revise(run, vlm, change(run.families()), None, report)
+
+
+def add_feature(
+    run: AuditRun, vlm: VisionLanguageModel, regions: NDArray[np.integer[Any]], report: Report = quiet
+) -> AuditRun:
+    """Score a finished run again with one feature more, that of these regions. Returns the run.
+
+    As in `regroup`, the new results stand beside the old ones. Raises ModelError when `vlm` is not the model that was
+    audited, and ConfigError for regions that cannot be a feature (see `ravl.discovery.making`).
+    """
+    run.check_model(vlm.name, vlm.fingerprint, vlm.preprocessing)
+    with run.locked():
+        clusters, families = made(run.clustering(), run.families(), run.space(), run.regions().position, regions)
+        return _revise(run, vlm, families, clusters, report)
+
+
+def _revise(
+    run: AuditRun, vlm: VisionLanguageModel, families: Families, clusters: Clustering | None, report: Report
+) -> AuditRun:
+    revised = run.revised(families, clusters)
+    _judge(revised, run.images(), vlm, lambda: families, report)
+    run.adopt(revised)
     return AuditRun(run.path)
 
 

@@ -34,7 +34,7 @@ BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""
 
 WITHDRAWN = "withdrawn"
-GROUPINGS = ("merge", "split")
+GROUPINGS = ("merge", "split", "select")
 ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "lost")
 
@@ -111,6 +111,7 @@ def _append_only(table: str) -> tuple[str, ...]:
 class Grouping:
     """A person's change to the features of a run. kind: one of GROUPINGS. features: ids that went, made: ids that came.
 
+    select: a feature was made of regions drawn around; features: those that lost regions, note: what the new one shows.
     at: UTC, ISO 8601. No line of this kind is ever changed.
     """
 
@@ -273,7 +274,7 @@ class Ledger:
     def add_grouping(
         self, run: str, kind: str, features: Sequence[int], made: Sequence[int], reviewer: str, note: str = ""
     ) -> Grouping:
-        """Append that a person merged features, or split one. Raises ConfigError without a reviewer or a known kind."""
+        """Append that a person merged, split or made features. Raises ConfigError without reviewer or known kind."""
         if kind not in GROUPINGS:
             raise ConfigError(f"kind must be one of {', '.join(GROUPINGS)}, got {kind!r}.")
         if not reviewer.strip():
@@ -288,12 +289,16 @@ class Ledger:
         return replace(grouping, id=number)
 
     def groupings(self, run: str) -> list[Grouping]:
-        """All merges and splits of a run, oldest first."""
+        """All merges, splits and made features of a run, oldest first."""
         query = sa.select(_groupings).where(_groupings.c.run == run).order_by(_groupings.c.id)
         with self._reading() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
         lists = ({**row, **{key: tuple(json.loads(row[key])) for key in ("features", "made")}} for row in rows)
         return [Grouping(**row) for row in lists]
+
+    def names(self, run: str) -> dict[int, str]:
+        """What people called the features that they made, until a decision calls them otherwise."""
+        return {made: row.note for row in self.groupings(run) if row.kind == "select" and row.note for made in row.made}
 
     def reviewers(self) -> list[str]:
         """Everyone who decided something in this workspace, the latest first."""

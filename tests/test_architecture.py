@@ -119,7 +119,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.benchmark.*": ("ravl.benchmark.*", *RECORDS, "ravl.discovery.*", "ravl.store", "sklearn.*"),
     # 6  commands
-    "ravl.api": (*RECORDS, *RUN, "ravl.audit", "ravl.discovery.families", "ravl.repair", "ravl.vlm"),
+    "ravl.api": (
+        *RECORDS,
+        *RUN,
+        "ravl.audit",
+        "ravl.discovery.families",
+        "ravl.discovery.making",
+        "ravl.repair",
+        "ravl.vlm",
+    ),
     "ravl.cli*": (
         "ravl.cli.*",
         *("ravl", *RECORDS, *RUN, "ravl.api", "ravl.doctor", "ravl.serve", "ravl.progress", "ravl.summary"),
@@ -148,11 +156,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
     **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
+    **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
+    "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
     # 8  the screen: never models, never the science that needs them
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
     ),
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
+    **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
 }
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")

@@ -44,7 +44,7 @@ STAGES = (
 """The stages of an audit, in order."""
 
 REVISED = ("families", "features", "significance", "exemplars", "counterfactuals", "evidence")
-"""The stages that are computed anew when a person merges or splits features."""
+"""The stages that are computed anew when a person merges, splits or makes features."""
 
 EMBEDDINGS = ("image_embeddings", "region_embeddings", "region_features")
 """Arrays of the embeddings stage: output embeddings of images and regions, middle-layer features of regions."""
@@ -168,10 +168,19 @@ class AuditRun:
         return self._file(stage).exists()
 
     def _file(self, stage: str) -> Path:
-        """Where a stage's record is: those in REVISED in the folder of the revision that holds, if there is one."""
-        revised = self.revision > 0 and stage in REVISED
-        folder = self.path / "revisions" / f"{self.revision:03d}" if revised else self.path
-        return folder / FILES[stage].name
+        """Where a stage's record is: those in REVISED in the folder of the revision that holds, if there is one.
+
+        Clusters are those of the last revision that has some: only making a feature changes them.
+        """
+        name = FILES[stage].name
+        if stage == "clusters":
+            numbers = (number for number in range(self.revision, 0, -1) if (self._revision(number) / name).exists())
+            return self._revision(next(numbers, 0)) / name
+        return self._revision(self.revision if stage in REVISED else 0) / name
+
+    def _revision(self, number: int) -> Path:
+        """The folder of a revision; 0 is the audit itself."""
+        return self.path / "revisions" / f"{number:03d}" if number else self.path
 
     @property
     def finished(self) -> bool:
@@ -258,16 +267,26 @@ class AuditRun:
 
     # --- revisions ----------------------------------------------------------------------------------------------
 
-    def revised(self, families: Families) -> AuditRun:
+    def revised(self, families: Families, clusters: Clustering | None = None) -> AuditRun:
         """This run as it will be with other families: their stages are computed into a folder of their own.
 
-        One that was begun with the same families and did not end is continued; another one is begun anew.
+        clusters: where regions were grouped anew too. A revision that was begun with the same families and clusters and
+        did not end is continued; another one is begun anew.
         """
         other = AuditRun(self.path)
         other.revision = self.revision + 1
-        begun = other._file("families")
-        if begun.exists() and columns_differ(other.families(), families):
-            shutil.rmtree(begun.parent)
+        folder = other._revision(other.revision)
+        own = folder / FILES["clusters"].name
+        same = own.exists() == (clusters is not None)
+        if same and clusters is not None:
+            same = not columns_differ(other.clustering(), clusters)
+        if same and other.has("families"):
+            same = not columns_differ(other.families(), families)
+        if folder.exists() and not same:
+            shutil.rmtree(folder)
+        if clusters is not None and not own.exists():
+            with writing(own) as partial:
+                FILES["clusters"].save(partial, clusters)
         return other
 
     def adopt(self, revised: AuditRun) -> None:

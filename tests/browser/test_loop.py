@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,30 +15,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from dashboard.server import environment, streamlit_command
+from dashboard.server import environment
 from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun, list_runs
+from tests.browser.serving import ARGUMENTS, SECONDS, find_browser, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SECONDS = 1000  # playwright counts in milliseconds
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"),
-    *("--disable-component-update", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-]
-DRAWN = """() => { const g = document.querySelector('.js-plotly-plot');
-  return g && g._fullLayout && g.querySelector('.gl-container canvas') && g.calcdata }"""
 STEPS, PER_CLASS = 10, 12
-
-
-def find_browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None and os.environ.get("CI"):
-        pytest.fail(f"a browser must be installed for this test, found none of {', '.join(BROWSERS)}")
-    if found is None:
-        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
-    return found
 
 
 @dataclass
@@ -112,25 +91,8 @@ def some_images(workspace: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def server(workspace: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}/"
-    log = open(workspace / "server.log", "wb")  # noqa: SIM115 - closed below
-    process = subprocess.Popen(streamlit_command(workspace, port), env=environment(workspace), stdout=log, stderr=log)
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}_stcore/health", timeout=2).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert process.poll() is None, (workspace / "server.log").read_text()
-                time.sleep(0.1)
+    with served(workspace) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
 
 
 @pytest.fixture
@@ -206,31 +168,32 @@ def enlarge(window: Window, cards: Locator, pictures: int) -> None:
 
 
 def lasso_the_map(window: Window, run: AuditRun) -> None:
-    """What the page counts inside the lasso is what the chart selected; clearing takes it away."""
+    """What the page counts inside the lasso is what the map shows as selected; clearing takes it away."""
     window.go("Map")
-    window.page.wait_for_function(DRAWN, timeout=60 * SECONDS)
-    x, y, width, height = window.page.evaluate(
-        "() => { const r = document.querySelector('.js-plotly-plot .nsewdrag').getBoundingClientRect();"
-        " return [r.x, r.y, r.width, r.height] }"
-    )
+    field, shown = window.page.locator(".field"), window.page.locator(".map[data-drawn]")
+    expect(shown).to_have_attribute("data-shown", str(len(run.regions())), timeout=60 * SECONDS)
+    box = field.bounding_box()
+    assert box is not None
     turns = [math.tau * step / 16 for step in range(17)]
-    path = [(x + width * (0.5 + 0.35 * math.cos(t)), y + height * (0.5 + 0.35 * math.sin(t))) for t in turns]
+    path = [
+        (box["x"] + box["width"] * (0.5 + 0.45 * math.cos(t)), box["y"] + box["height"] * (0.5 + 0.45 * math.sin(t)))
+        for t in turns
+    ]
     window.page.mouse.move(*path[0])
     window.page.mouse.down()
     for point in path[1:]:
         window.page.mouse.move(*point)
     window.page.mouse.up()
-    counts = window.page.get_by_text(re.compile(r"[\d,]+ regions, [\d,]+ images, [\d,]+ wrong"))
+    counts = window.page.get_by_test_id("stMain").locator("strong", has_text=re.compile(r"regions?, .* images?, "))
     expect(counts).to_be_visible(timeout=60 * SECONDS)
     regions, images, wrong = (int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", counts.inner_text()))
-    selected = window.page.evaluate(
-        "() => document.querySelector('.js-plotly-plot')._fullData[0].selectedpoints.length"
-    )
-    assert 0 < regions == selected < len(run.regions())
+    expect(shown).to_have_attribute("data-lifted", str(regions))
+    assert 0 < regions < len(run.regions())
     assert 0 < wrong <= images <= regions
     expect(window.page.locator(".ravl-cards figure").first).to_be_visible()
     window.button("Clear")
     expect(counts).to_have_count(0)
+    expect(shown).to_have_attribute("data-lifted", "0")
 
 
 def confirm_the_feature(window: Window, workspace: Path, run: AuditRun) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dashboard import colouring, opened, summaries
+from dashboard import colouring, filters, opened, summaries
 from dashboard.palette import DARK, LIGHT, Palette, palette
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
@@ -21,6 +21,12 @@ def test_codes_and_legend_agree(run: AuditRun, by: str, colours: Palette) -> Non
     assert counts.tolist() == [n for _, _, n in found.entries]
     assert counts.min() > 0
     assert len({colour for _, colour, _ in found.entries}) == len(found.entries)
+    facet = filters.facets(audit, summaries.findings(audit, {}))[found.facet]
+    assert by == found.facet
+    for code, keys in enumerate(found.keys):
+        assert set(facet.code[found.codes == code].tolist()) <= {facet.keys.index(key) for key in keys}
+    assert frozenset().union(*found.keys) >= {facet.keys[place] for place in np.unique(facet.code)}
+    assert sum(map(len, found.keys)) == len(frozenset().union(*found.keys))
 
 
 def test_meaning_of_the_codes(run: AuditRun) -> None:

@@ -1,4 +1,4 @@
-"""Every page in every state, and what Overview, Features, Map and Export show; a lasso is given as state."""
+"""Every page in every state, and what Overview, Features and Export show."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
-from dashboard import opened, readers, selection, summaries
+from dashboard import opened, readers, summaries
 from ravl.ledger import Ledger
 from ravl.store import STAGES, AuditRun
 from tests.dashboard.conftest import make_run
@@ -137,62 +136,6 @@ def test_a_missing_image_does_not_take_the_page_down(run: AuditRun, tmp_path: Pa
     (broken / "00.png").write_bytes(b"nonsense")
     [card] = readers.cards(elsewhere, summaries.exemplars(elsewhere, 1, 1))
     assert "not an image" in card.missing
-
-
-# --- map --------------------------------------------------------------------------------------------------------------
-
-AROUND_MARK = {"x": [8.5, 11.5, 11.5, 8.5], "y": [8.5, 8.5, 11.5, 11.5]}
-
-
-def lasso(app: AppTest, run: AuditRun) -> AppTest:
-    app.session_state[f"ravl:shapes:{run.id}"] = (tuple(zip(AROUND_MARK["x"], AROUND_MARK["y"], strict=True)),)
-    app.run()
-    return checked(app)
-
-
-def test_map_has_one_trace_and_a_legend(run: AuditRun) -> None:
-    app = open_app("region_map")
-    [chart] = app.get("plotly_chart")
-    figure = json.loads(chart.proto.spec)
-    assert [trace["type"] for trace in figure["data"]] == ["scattergl"]
-    assert figure["layout"]["dragmode"] == "lasso"
-    for entry in ("Feature 1", "no feature", ">143<"):
-        assert entry in html(app)
-
-
-@pytest.mark.parametrize("by", ["class", "called", "right", "verdict"])
-def test_map_can_be_coloured(run: AuditRun, by: str) -> None:
-    app = open_app("region_map")
-    app.segmented_control(key="map-colour").select(by).run()
-    assert not checked(app).error
-    assert "ravl-legend" in html(app)
-
-
-def test_a_lasso_shows_counts_and_crops(run: AuditRun) -> None:
-    app = lasso(open_app("region_map"), run)
-    assert "**27 regions, 27 images, 15 wrong**" in said(app)
-    assert "27 of Feature 1" in said(app)
-    button(app, "clear-selection").click().run()
-    assert "regions," not in said(checked(app))
-
-
-def test_a_lasso_outlives_the_page(run: AuditRun) -> None:
-    app = lasso(open_app("region_map"), run)
-    go(app, "review")
-    go(app, "region_map")
-    assert "**27 regions, 27 images, 15 wrong**" in said(app)
-
-
-def test_a_feature_can_be_chosen_without_a_mouse(run: AuditRun) -> None:
-    app = open_app("region_map")
-    app.selectbox(key=f"map-feature-{run.id}").select(2).run()
-    assert "**10 regions, 10 images, 10 wrong**" in said(checked(app))
-
-
-def test_a_large_map_says_that_it_shows_a_sample(run: AuditRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers.selection, "sample", lambda group: selection.np.arange(100))
-    app = open_app("region_map")
-    assert "100 of 240 regions are drawn" in said(app)
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

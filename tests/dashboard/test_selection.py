@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +65,9 @@ numbers = st.integers(-20, 20).map(lambda n: n / 4 + 0.1)  # on no edge of a pol
 def test_inside_agrees_with_the_oracle(points: np.ndarray, corners: list[tuple[int, int]]) -> None:
     shape = tuple((float(x), float(y)) for x, y in corners)
     expected = [winding_is_odd(float(x), float(y), shape) for x, y in points]
-    on_edge = [edge_distance(x, y, shape) < 1e-5 for x, y in points]
+    close = [edge_distance(x, y, shape) < 1e-5 for x, y in points]
     found = selection.inside(points, shape)
-    assert all(skip or got == want for got, want, skip in zip(found, expected, on_edge, strict=True))
+    assert all(skip or got == want for got, want, skip in zip(found, expected, close, strict=True))
 
 
 def edge_distance(x: float, y: float, shape: selection.Shape) -> float:
@@ -78,12 +80,44 @@ def edge_distance(x: float, y: float, shape: selection.Shape) -> float:
     return best
 
 
-def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = np.random.default_rng(0).uniform(-1, 3, (500, 2))
-    whole = selection.inside(points, SQUARE)
-    monkeypatch.setattr(selection, "_BLOCK", 7)
-    assert np.array_equal(selection.inside(points, SQUARE), whole)
-    assert 0 < whole.sum() < 500
+def on_edge(x: float, y: float, shape: selection.Shape) -> bool:
+    """Exactly, with fractions."""
+    px, py = Fraction(x), Fraction(y)
+    for number, (x0, y0) in enumerate(shape):
+        (ax, ay), (bx, by) = map(Fraction, (x0, y0)), map(Fraction, shape[(number + 1) % len(shape)])
+        turn = (bx - ax) * (py - ay) - (by - ay) * (px - ax)
+        if turn == 0 and min(ax, bx) <= px <= max(ax, bx) and min(ay, by) <= py <= max(ay, by):
+            return True
+    return False
+
+
+whole = st.integers(-4, 4).map(float)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.just(2)), elements=whole),
+    st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=3, max_size=7),
+)
+def test_edges_and_corners_are_inside(points: np.ndarray, corners: list[tuple[int, int]]) -> None:
+    """Points and corners on one small grid: most points lie on edges, in corners, or at the height of a corner."""
+    shape = tuple((float(x), float(y)) for x, y in corners)
+    flat = len({x for x, _ in shape}) < 2 or len({y for _, y in shape}) < 2
+    for (x, y), found in zip(points.tolist(), selection.inside(points, shape).tolist(), strict=True):
+        edge, odd = on_edge(x, y, shape), winding_is_odd(x, y, shape)
+        exact = all((y1 - y0) in (0, 1, 2, 4, -1, -2, -4) for (_, y0), (_, y1) in pairwise((*shape, shape[0])))
+        if flat:
+            assert not found
+        elif exact or not edge:  # a third of a whole number has no exact binary fraction
+            assert found == (edge or odd), (x, y)
+
+
+def test_a_box_holds_its_border() -> None:
+    points = np.array([(0, 0), (2, 0), (2, 2), (1, 2), (0, 1), (2.0001, 1), (1, -0.0001)])
+    assert selection.inside(points, SQUARE).tolist() == [True] * 5 + [False] * 2
+    box = np.random.default_rng(0).uniform(-1, 3, (5000, 2)).astype(np.float32)
+    expected = ((box >= 0) & (box <= 2)).all(1)
+    assert np.array_equal(selection.inside(box, SQUARE), expected)
 
 
 def test_shapes_of_an_event() -> None:

@@ -31,6 +31,17 @@ def test_findings_of_the_mark(audit: Audit) -> None:
     assert [row.rank for row in summaries.findings(audit, {})] == [1, 2, 3]
 
 
+def test_a_made_feature_keeps_its_name_until_a_decision_gives_another(
+    run: AuditRun, audit: Audit, book: Ledger
+) -> None:
+    book.add_grouping(run.id, "select", [0], [2], "Ada", "a corner")
+    named = {row.feature: row.name for row in summaries.findings(audit, {}, book.names(run.id))}
+    assert named == {1: "", 2: "a corner", 0: ""}
+    book.add_verdict(run.id, 2, "", "core", "Bo", audit.seen(2), "top right")
+    rows = summaries.findings(audit, book.verdicts(run.id), book.names(run.id))
+    assert {row.feature: row.name for row in rows}[2] == "top right"
+
+
 def test_findings_carry_the_evidence(audit: Audit) -> None:
     rows = summaries.findings(audit, {})
     assert [(row.feature, row.flagged, row.grade, row.reason) for row in rows] == [
