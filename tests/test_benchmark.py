@@ -176,7 +176,7 @@ PERFECT = Figures(1.0, 0.9, flagged=1, true=1, learned=1, found=1, shown=30, cov
 QUIET = Figures(math.nan, math.nan, flagged=0, true=0, learned=0, found=0, shown=0, covered=0, pull_right=0)
 
 
-def row(setting=CLEAR, found=PERFECT, method=OURS, space="middle", reliance=RELIES) -> Row:
+def row(setting=CLEAR, found=PERFECT, method=OURS, space="auto", reliance=RELIES) -> Row:
     return row_of(setting, reliance, space, method, 4, found, 0.5, 3.0)
 
 
@@ -193,7 +193,7 @@ def some_rows() -> list[Row]:
         (Setting("textures", "vit14", ("brightness",), 0.95, 0, "global"), QUIET, RELIES),
     ]
     rows = [row(s, f, reliance=r) for s, f, r in cases]
-    rows += [row(s, replace(f, flagged=3), "random", "middle", r) for s, f, r in cases]
+    rows += [row(s, replace(f, flagged=3), "random", "auto", r) for s, f, r in cases]
     return (
         rows
         + [row(s, f, OURS, "final", r) for s, f, r in cases]
@@ -231,7 +231,7 @@ def test_rows_are_sorted_by_setting_and_keep_their_order_within():
     assert [r.setting for r in result[::4]] == [s.id for s in some_settings()]
 
 
-def group(summaries, by: str, value: str = "", method: str = OURS, space: str = "middle"):
+def group(summaries, by: str, value: str = "", method: str = OURS, space: str = "auto"):
     return next(s for s in summaries if (s.method, s.space, s.by, s.value) == (method, space, by, value))
 
 
@@ -319,7 +319,7 @@ def test_the_picture_has_a_dot_for_every_figure_that_exists():
     root = ElementTree.fromstring(picture(lines))
     dots = root.findall(".//{http://www.w3.org/2000/svg}circle")
     assert len(dots) == 3 * 4
-    none = [s for s in summarise(some_rows()) if (s.by, s.value) == ("world", "textures") and s.space == "middle"]
+    none = [s for s in summarise(some_rows()) if (s.by, s.value) == ("world", "textures") and s.space == "auto"]
     root = ElementTree.fromstring(picture(none))
     assert len(root.findall(".//{http://www.w3.org/2000/svg}circle")) == 2  # false alarms only
     assert "prefers-color-scheme: dark" in picture(none)

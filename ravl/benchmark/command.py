@@ -97,7 +97,7 @@ def _place(options: argparse.Namespace) -> Place:
     folder = open_workspace(options.workspace)
     # the quick run measures less of a setting: its rows must not be taken for the full run's
     if options.quick:
-        return Place(folder / "quick", options.device, shipped_models(), spaces=("middle",))
+        return Place(folder / "quick", options.device, shipped_models(), spaces=("auto",))
     return Place(folder, options.device)
 
 

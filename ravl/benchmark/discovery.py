@@ -35,7 +35,7 @@ from ravl.tables import NOISE
 
 __all__ = ["Outcome", "Place", "attempt", "measure", "run"]
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when rows are measured in another way: rows of another protocol are measured again."""
 
 SHARED_STAGES = ("images", "regions", "embeddings", "zero_shot", "clusters")
@@ -103,8 +103,10 @@ def measure(setting: Setting, place: Place) -> list[Row]:
     chance = zlib.crc32(setting.id.encode())  # no two settings draw the same random order
     shutil.rmtree(folder, ignore_errors=True)
     rows: list[Row] = []
+    run: AuditRun | None = None
     for space in place.spaces:
-        run = audit(setting, model, images, space, folder, place.device)
+        if run is None or run.clustered_on != space:  # by default crops are clustered on the final embedding already
+            run = audit(setting, model, images, space, folder, place.device)
         scene = scene_of(run)
         truth = truth_of_regions(scenes, scene, run, setting, reliance)
         shared = _seconds(run, SHARED_STAGES)

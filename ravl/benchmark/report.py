@@ -80,7 +80,7 @@ def saved_summaries(document: dict[str, Any]) -> list[Summary]:
 
 
 def shown_in_picture(summaries: Sequence[Summary]) -> list[Summary]:
-    """The lines of the picture: every method once, on the goals' group, clustered on the middle layer."""
+    """The lines of the picture: every method once, on the goals' group, clustered as the tool does by default."""
     return [s for s in summaries if s.by.startswith("V >=") and s.space != "final"]
 
 
@@ -105,9 +105,9 @@ def markdown(document: dict[str, Any], summaries: Sequence[Summary]) -> str:
         "",
         *goal_lines([Goal(**goal) for goal in document["goals"]]),
     ]
-    lines += _section(f"Learned settings with V >= {CLEAR}, clustered on the middle layer", summaries, "V >=", "middle")
+    lines += _section(f"Learned settings with V >= {CLEAR}, clustered as by default", summaries, "V >=", "auto")
     lines += _section(f"The same, clustered on the final embeddings (V >= {CLEAR})", summaries, "V >=", "final")
-    lines += _section("All learned settings, clustered on the middle layer", summaries, "all", "middle")
+    lines += _section("All learned settings, clustered as by default", summaries, "all", "auto")
     lines += ["", "## Ours by strength and by world", "", *_by_group(summaries)]
     for title, names in (("Not learned", told["not learned"]), ("Failed", told_errors(document["errors"]))):
         if names:
@@ -168,7 +168,7 @@ def _by_group(summaries: Sequence[Summary]) -> list[str]:
             _alarms(s),
         )
         for s in summaries
-        if (s.method, s.space) == (OURS, "middle") and s.by in ("V", "world")
+        if (s.method, s.space) == (OURS, "auto") and s.by in ("V", "world")
     ]
     return table(head, body)
 

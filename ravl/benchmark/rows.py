@@ -21,8 +21,9 @@ R = TypeVar("R", bound="DataclassInstance")
 LEARNED = 0.10
 """A shortcut is learned when eps1 and eps2 are both above this (Varma et al. 2024)."""
 
-SPACES = ("middle", "final")
-"""What regions are clustered on; methods of images have the third space, `image`."""
+SPACES = ("auto", "final")
+"""What regions are clustered on: what the tool chooses, or the output embedding. Methods of images have a third space,
+`image`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Row:
     """One method's figures on one audit. Lists (marks, eps1, eps2) have one entry per mark, joined by + in the CSV.
 
     accuracy: of the model on the audited kind of scenes. eps1, eps2: how much it relies on each mark.
-    space: middle, final, or image. features: how many the method ranks. The figures are those of `Figures`.
+    space: auto, final, or image. features: how many the method ranks. The figures are those of `Figures`.
     seconds: what the method itself took, without embedding and clustering (for ours: from the permutation test on).
     shared_seconds: embedding, classifying and clustering, the same for all methods of one audit.
     """

@@ -154,8 +154,8 @@ def interval(right: int, n: int) -> tuple[float, float]:
 
 
 def goals(summaries: Sequence[Summary]) -> list[Goal]:
-    """The goals of the full run, for the method with evidence on the middle layer."""
-    ours = {(s.by, s.value): s for s in summaries if (s.method, s.space) == (OURS, "middle")}
+    """The goals of the full run, for the method with evidence, clustered as by default."""
+    ours = {(s.by, s.value): s for s in summaries if (s.method, s.space) == (OURS, "auto")}
     if not ours:
         return []
     clear, everything = ours[f"V >= {CLEAR}", ""], ours["all", ""]
