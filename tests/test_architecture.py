@@ -80,6 +80,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.mitigation.loss": ("torch", "torch.*"),
     "ravl.mitigation.exchange": (*RECORDS, "ravl.data.painting", "PIL"),
     "ravl.mitigation.comparison": (*RECORDS, "ravl.evaluation", "ravl.discovery.significance"),
+    "ravl.mitigation.card": ("ravl.config", "ravl.mitigation.rematch"),
+    "ravl.mitigation.rematch": (*RECORDS, "ravl.discovery.evidence", "ravl.mitigation.comparison", "scipy.optimize"),
     "ravl.mitigation*": (
         *("ravl.mitigation.*", *RECORDS, *TORCH, "ravl.data", "ravl.evaluation", "ravl.store"),
         *("ravl.vlm.differentiable", "accelerate", "accelerate.*", "peft", "peft.*", "psutil"),
@@ -98,6 +100,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.repair": (
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
         "ravl.vlm.differentiable",
+    ),
+    "ravl.reaudit": (
+        *(*RECORDS, *RUN, "ravl.audit", "ravl.discovery.evidence", "ravl.discovery.scoring", "ravl.vlm.interface"),
+        *("ravl.mitigation.card", "ravl.mitigation.comparison", "ravl.mitigation.rematch"),
     ),
     "ravl.bench": (
         *(*RECORDS, "ravl.discovery.*", "ravl.mitigation.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
@@ -125,6 +131,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "ravl.audit",
         "ravl.discovery.families",
         "ravl.discovery.making",
+        "ravl.reaudit",
         "ravl.repair",
         "ravl.vlm",
     ),
@@ -132,6 +139,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "ravl.cli.*",
         *("ravl", *RECORDS, *RUN, "ravl.api", "ravl.doctor", "ravl.serve", "ravl.progress", "ravl.summary"),
         *(
+            "ravl.mitigation.rematch",
             "ravl.export",
             "ravl.export.check",
             "ravl.importing",
