@@ -81,6 +81,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.mitigation.exchange": (*RECORDS, "ravl.data.painting", "PIL"),
     "ravl.mitigation.comparison": (*RECORDS, "ravl.evaluation", "ravl.discovery.significance"),
     "ravl.mitigation.card": ("ravl.config", "ravl.mitigation.rematch"),
+    "ravl.mitigation.baselines": (*RECORDS, "torch"),  # torch inside a function
+    "ravl.mitigation.footprint": ("ravl.config", "ravl.errors", "ravl.mitigation.baselines"),  # and the screen's: none
     "ravl.mitigation.rematch": (*RECORDS, "ravl.discovery.evidence", "ravl.mitigation.comparison", "scipy.optimize"),
     "ravl.mitigation*": (
         *("ravl.mitigation.*", *RECORDS, *TORCH, "ravl.data", "ravl.evaluation", "ravl.store"),
@@ -150,13 +152,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         ),
     ),
     "ravl.__main__": ("ravl.cli",),
-    "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil"),
+    "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil", "torch"),
     "ravl.serve": ("ravl.errors", "dashboard.server"),
     # 7  what the screen shows: no streamlit
     "dashboard": (),
     "dashboard.server": ("ravl.config",),
     "dashboard.jobs": ("dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
     "dashboard.charts": (*PURE, "plotly.*"),
+    "dashboard.readiness": (
+        *(*PURE, "psutil", "ravl.discovery.regions", "ravl.mitigation.footprint", "ravl.vlm.geometry"),
+    ),
     "dashboard.wording": (*PURE, "ravl.progress"),  # the names of the stages
     **dict.fromkeys(
         ("dashboard.audits", "dashboard.brand", "dashboard.claims", "dashboard.colouring", "dashboard.comparison"), PURE
