@@ -171,7 +171,9 @@ def _draw_state(job: Job, stages: bool) -> None:
                 "the log says what it did last."
             )
     elif job.reason:
-        st.markdown(wording.message(job.reason))
+        # what went wrong has to be seen; a cancellation was asked for
+        draw = {"failed": st.error, "lost": st.warning}.get(job.status, st.markdown)
+        draw(wording.message(job.reason))
 
 
 def _draw_buttons(workspace: Path, book: Ledger, job: Job) -> None:

@@ -21,6 +21,7 @@ from dashboard.server import environment
 from ravl.config import EmbeddingConfig, MitigationConfig
 from ravl.discovery.regions import choose_encoder
 from ravl.errors import ConfigError, ModelError
+from ravl.mitigation.baselines import METHODS
 from ravl.mitigation.footprint import (
     SAMPLE,
     Sizes,
@@ -78,6 +79,11 @@ class Probe:
             self.machine = Machine(str(facts["device"]), str(facts["name"]), int(facts["free"]), int(facts["total"]))
         except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
             self.problem = f"the device could not be found out ({type(error).__name__}). Run ravl doctor in a terminal."
+
+
+def needs_features(method: str) -> bool:
+    """Whether a method cannot do without a confirmed feature."""
+    return METHODS[method].needs_features
 
 
 def free_now(machine: Machine) -> int:

@@ -160,7 +160,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "dashboard.jobs": ("dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
     "dashboard.charts": (*PURE, "plotly.*"),
     "dashboard.readiness": (
-        *(*PURE, "psutil", "ravl.discovery.regions", "ravl.mitigation.footprint", "ravl.vlm.geometry"),
+        *(*PURE, "psutil", "ravl.discovery.regions", "ravl.vlm.geometry"),
+        *("ravl.mitigation.baselines", "ravl.mitigation.footprint"),
     ),
     "dashboard.wording": (*PURE, "ravl.progress"),  # the names of the stages
     **dict.fromkeys(
@@ -168,6 +169,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
     **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
+    **dict.fromkeys(("dashboard.repair_markup", "dashboard.repair_words", "dashboard.repaired"), PURE),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
@@ -175,6 +177,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
     ),
+    "dashboard.repair_panels": SCREEN,
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
     **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
 }

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from dashboard import jobs
+from ravl.config import MitigationConfig
 from ravl.errors import ConfigError, RunError
 from ravl.ledger import Job, Ledger
 
@@ -243,6 +244,24 @@ def test_mitigate_arguments() -> None:
         *("mitigate", "--run=r", "--name=n", "--images=train", "--method=ravl", "--test=test", "--features=3,0"),
         *("--steps=10", "--batch-size=8", "--lr=0.0001"),
     ]
+
+
+def test_the_arguments_of_a_folder_give_its_configuration_again() -> None:
+    """Whatever can be set on the screen: the command that is rebuilt from config.json has the same settings."""
+    from ravl.cli import _parser
+
+    settings = {"steps": 10, "batch_size": 8, "lr": 1e-4, "patience": 2, "micro_batch": 3, "region_share": 0.25}
+    settings |= {"lora_rank": 4, "seed": 5, "families": "top", "precision": "fp32", "method": "paper"}
+    for chosen in (settings, {"steps": 10, "batch_size": 8}):
+        config = MitigationConfig(features=(3, 0), **chosen)
+        about = {"run": "r", "train": "/train", "test": "/test", "config": config.to_dict()}
+        arguments = jobs.again_arguments("n", about)
+        assert arguments == jobs.mitigate_arguments("r", "n", "/train", test="/test", features=(3, 0), **chosen)
+        found = vars(_parser().parse_args(arguments))
+        assert {key: found[key] for key in settings} == {key: getattr(config, key) for key in settings}
+        assert (found["images"], found["test"], found["features"]) == ("/train", "/test", "3,0")
+        assert not found["no_reaudit"]
+    assert jobs.mitigate_arguments("r", "n", "t", steps=1, batch_size=2, reaudit=False)[-1] == "--no-reaudit"
 
 
 def test_the_command_line_takes_the_arguments() -> None:
