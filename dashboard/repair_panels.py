@@ -133,6 +133,8 @@ def _numbers(view: Outcome) -> None:
             wording.plain(label),
             wording.percent(row.after.rate.share),
             wording.points(row.change.value).replace("−", "-"),  # the arrow's direction is read from a plain minus
+            delta_color="normal" if row.change.value else "off",  # nothing is no gain
+            delta_arrow="auto" if row.change.value else "off",
             delta_description=f"{row.after.rate.right:,} of {row.after.rate.n:,} right",
             border=True,
         )

@@ -76,7 +76,12 @@ def summary(view: Outcome) -> str:
     before, after = view.overall.before.rate, view.overall.after.rate
     parts = [f"Right on **{rate(after)}** test images, before on {rate(before)}."]
     for said, group in view.worst:
-        if "was the worst" in said:
+        if "was and is the worst" in said:
+            parts.append(
+                f"The worst group was and is *{plain(group.name)}*: **{rate(group.after.rate)}** right, before "
+                f"{rate(group.before.rate)}."
+            )
+        elif "was the worst" in said:
             parts.append(
                 f"The worst group was *{plain(group.name)}* with {rate(group.before.rate)} right; "
                 f"there it is now right on **{rate(group.after.rate)}**."

@@ -117,7 +117,14 @@ def _worst(result: Document, groups: Sequence[Moved]) -> tuple[tuple[str, Moved]
             group = result[when].get(key)
             if group is not None and group["name"] in by_name:
                 places.setdefault(group["name"], []).append(f"{verb} the {place}")
-    return tuple((", ".join(said), by_name[name]) for name, said in places.items())
+    return tuple((_said(said), by_name[name]) for name, said in places.items())
+
+
+def _said(places: list[str]) -> str:
+    text = ", ".join(places)
+    for place in ("worst", "second worst"):
+        text = text.replace(f"was the {place}, is now the {place}", f"was and is the {place}")
+    return text
 
 
 def _treated(row: Document) -> TreatedFeature:

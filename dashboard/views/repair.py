@@ -57,9 +57,14 @@ def _origin(workspace: Path, run: AuditRun) -> None:
 
 
 def _tuning(workspace: Path, run: AuditRun, book: Ledger, names: list[str], every_job: list[Job]) -> None:
-    chosen = names[0]
+    chosen, key = names[0], f"tuning-{run.id}"
+    newest = next(iter(every_job), None)
+    if newest is not None and state.remembered(f"newest:{key}", 0) != newest.id:
+        state.remember(f"newest:{key}", newest.id)
+        if newest.active:  # what has just been started is what people want to watch
+            state.set_widget(key, jobs.argument(newest, "--name"))
     if len(names) > 1:
-        chosen = st.selectbox("Fine-tuning", names, key=f"tuning-{run.id}", persist_state="session") or names[0]
+        chosen = st.selectbox("Fine-tuning", names, key=key, persist_state="session") or names[0]
     folder = run.mitigation(chosen)
     job = next((job for job in every_job if jobs.argument(job, "--name") == chosen), None)
     active = job is not None and job.active

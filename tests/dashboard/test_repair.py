@@ -334,6 +334,21 @@ def test_several_features_are_treated_at_once(
     assert "--features=1,2" in started[0]
 
 
+def test_what_was_just_started_is_what_is_shown(run: AuditRun, book: Ledger, confirm: Callable[[], None]) -> None:
+    confirm()
+    make_mitigation(run, "old")
+    make_mitigation(run, "older")
+    app = open_app("repair")
+    app.selectbox(key=f"tuning-{run.id}").select("old").run()
+    job = book.add_job("mitigate", "Fine-tuning", ["mitigate", "--name=new"], "local", run.id)
+    book.update_job(job.id, status="running", **alive())
+    app.run()
+    assert app.selectbox(key=f"tuning-{run.id}").value == "new"
+    app.selectbox(key=f"tuning-{run.id}").select("old").run()
+    assert app.selectbox(key=f"tuning-{run.id}").value == "old"  # people may look at another one meanwhile
+    assert "Before and after" in said(checked(app))
+
+
 def test_cancel_asks_the_job_to_stop(run: AuditRun, book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(jobs, "cancel", lambda ledger, job: asked.append(job.id))

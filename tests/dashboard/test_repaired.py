@@ -87,6 +87,13 @@ def test_the_worst_and_the_second_worst_groups_are_told_once_each(view: Outcome)
     ]
 
 
+def test_a_group_that_stays_the_worst(result: dict[str, Any]) -> None:
+    same = outcome({**result, "after": result["before"]})
+    assert [said for said, _ in same.worst] == ["was and is the worst", "was and is the second worst"]
+    text = plain(repair_words.summary(same))
+    assert "The worst group was and is *cat with red *square**: **11 of 12 (92%)** right, before 0 of 12 (0%)." in text
+
+
 def test_what_got_worse_beyond_chance_comes_first(result: dict[str, Any]) -> None:
     rows = [
         {**result["changes"][0], "name": name, "change": change, "interval": interval}
