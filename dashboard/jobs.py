@@ -158,10 +158,11 @@ def seconds_since(moment: str, at: datetime | None = None) -> float:
 
 def remaining_seconds(job: Job, at: datetime | None = None) -> float | None:
     """Expected seconds until the current stage ends, from its pace so far; None while that cannot be said."""
-    if not job.active or not job.stage_started or job.done <= 0 or job.total <= job.done:
+    done = job.done - int(job.facts.get("resumed_at", 0))  # what was done before a resume took no time now
+    if not job.active or not job.stage_started or done <= 0 or job.total <= job.done:
         return None
     spent = seconds_since(job.stage_started, at)
-    return max(0.0, spent) * (job.total - job.done) / job.done
+    return max(0.0, spent) * (job.total - job.done) / done
 
 
 def log_tail(job: Job, lines: int = 40) -> str:

@@ -23,7 +23,7 @@ from dashboard.repaired import (
 )
 from ravl.data import load_images
 from ravl.errors import DataError
-from ravl.store import AuditRun, MitigationFolder
+from ravl.store import AuditRun, MitigationFolder, origin_of
 from ravl.tables import ImageSet
 
 SHOWN_WORSE = 8
@@ -56,6 +56,22 @@ def check(found: Probe, wanted: Need) -> None:
 def somewhere() -> Machine:
     """Stands for a device that is not known yet."""
     return Machine("cpu", "", 0, 0)
+
+
+def origin(workspace: Path, run: AuditRun) -> None:
+    """Of an audit of a repaired model: where that comes from; nothing for any other."""
+    found = origin_of(run.path)
+    if found is None:
+        return
+    first = next((other for other in readers.runs(workspace) if other.id == found.run), None)
+    name = wording.plain(found.run if first is None else first.name)
+    st.info(
+        f"This audit is of a repaired model: fine-tuning *{wording.plain(found.mitigation)}* of the audit *{name}* "
+        "made it.",
+        icon=":material/replay:",
+    )
+    if first is not None:
+        panels.link("repair", "Back to the first audit, and to before and after", first.id)
 
 
 # --- while it runs ---------------------------------------------------------------------------------------------------
@@ -236,6 +252,6 @@ def _every_feature(view: SecondAudit) -> None:
     if not rows:
         return
     title = f"Every feature of both audits ({len(rows)})"
-    with st.expander(title, key="again-features", expanded=bool(view.worse)):
+    with st.expander(title, key=f"again-{view.run}", expanded=bool(view.worse)):
         st.html(repair_markup.again_table(rows, title))
         st.caption(repair_words.MEANING)

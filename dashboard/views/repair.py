@@ -14,7 +14,7 @@ from dashboard.summaries import Finding
 from ravl.config import MitigationConfig
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
-from ravl.store import AuditRun, MitigationFolder, origin_of
+from ravl.store import AuditRun, MitigationFolder
 
 
 def render() -> None:
@@ -27,7 +27,7 @@ def render() -> None:
         return
     workspace = state.workspace()
     book = readers.ledger(workspace)
-    _origin(workspace, run)
+    repair_panels.origin(workspace, run)
     tunings = {folder.name: folder for folder in run.mitigations()}
     every_job = book.jobs(kind=audits.MITIGATION_KIND, run=run.id)
     names = list(dict.fromkeys([*(jobs.argument(job, "--name") for job in every_job), *tunings]))
@@ -35,22 +35,6 @@ def render() -> None:
     if names:
         _tuning(workspace, run, book, names, every_job)
     _set_up(workspace, run, book, confirmed, names)
-
-
-def _origin(workspace: Path, run: AuditRun) -> None:
-    """Of an audit of a repaired model: where that comes from."""
-    origin = origin_of(run.path)
-    if origin is None:
-        return
-    first = next((other for other in readers.runs(workspace) if other.id == origin.run), None)
-    name = wording.plain(origin.run if first is None else first.name)
-    st.info(
-        f"This audit is of a repaired model: fine-tuning *{wording.plain(origin.mitigation)}* of the audit *{name}* "
-        "made it.",
-        icon=":material/replay:",
-    )
-    if first is not None:
-        panels.link("repair", "Back to the first audit, and to before and after", first.id)
 
 
 # --- one fine-tuning -------------------------------------------------------------------------------------------------

@@ -194,6 +194,14 @@ def test_remaining_seconds(ledger: Ledger, done: int, total: int, spent: float, 
     assert jobs.remaining_seconds(job, begun + timedelta(seconds=spent)) == expected
 
 
+def test_remaining_seconds_after_a_resume_count_the_new_steps_alone(ledger: Ledger) -> None:
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    job = replace(make_job(ledger), status="running", done=60, total=130, stage_started=begun.isoformat())
+    job = replace(job, facts={"resumed_at": 50})
+    assert jobs.remaining_seconds(job, begun + timedelta(seconds=20)) == 140
+    assert jobs.remaining_seconds(replace(job, done=50), begun + timedelta(seconds=20)) is None
+
+
 def test_remaining_seconds_is_unknown_before_a_stage_and_after_the_end(ledger: Ledger) -> None:
     job = replace(make_job(ledger), status="running", done=1, total=2)
     assert jobs.remaining_seconds(job) is None
