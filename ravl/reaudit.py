@@ -50,7 +50,7 @@ def reaudit(run: AuditRun, folder: MitigationFolder, vlm: VisionLanguageModel, r
             "Run ravl mitigate again under another --name."
         )
     with folder.locked():
-        config = replace(run.config, model=str(folder.model))
+        config = replace(run.config, model=vlm.name)
         name = f"{run.name[:_PART]}-after-{folder.name[:_PART]}"
         until = "projection" if run.has("projection") else "evidence"
         data = run.about["fingerprints"]["data"]
