@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -56,8 +57,7 @@ def test_a_killed_worker_is_lost_and_resumed(
     assert origin is not None
     assert (origin.run, origin.mitigation) == (run.id, "ravl")
     window.page.get_by_role("link", name="Open the audit of the repaired model").click()
-    window.settle()
-    assert f"run={second.id}" in window.page.url
+    expect(window.page).to_have_url(re.compile(re.escape(f"run={second.id}")), timeout=60 * SECONDS)
     book.close()
     assert window.complaints == []
 
