@@ -11,9 +11,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import psutil
 
@@ -156,10 +158,11 @@ def seconds_since(moment: str, at: datetime | None = None) -> float:
 
 def remaining_seconds(job: Job, at: datetime | None = None) -> float | None:
     """Expected seconds until the current stage ends, from its pace so far; None while that cannot be said."""
-    if not job.active or not job.stage_started or job.done <= 0 or job.total <= job.done:
+    done = job.done - int(job.facts.get("resumed_at", 0))  # what was done before a resume took no time now
+    if not job.active or not job.stage_started or done <= 0 or job.total <= job.done:
         return None
     spent = seconds_since(job.stage_started, at)
-    return max(0.0, spent) * (job.total - job.done) / job.done
+    return max(0.0, spent) * (job.total - job.done) / done
 
 
 def log_tail(job: Job, lines: int = 40) -> str:
@@ -223,13 +226,35 @@ def mitigate_arguments(
     steps: int,
     batch_size: int,
     lr: float | None = None,
+    families: str = "auto",
+    patience: int | None = None,
+    micro_batch: int | None = None,
+    precision: str = "auto",
+    region_share: float | None = None,
+    lora_rank: int | None = None,
+    seed: int = 0,
+    reaudit: bool = True,
 ) -> list[str]:
     """Arguments of `ravl mitigate`. The name is always given, so that resuming finds the same folder."""
     arguments = ["mitigate", f"--run={run}", f"--name={name}", f"--images={images}", f"--method={method}"]
     arguments += [f"--test={test}"] if test else []
     arguments += [f"--features={','.join(map(str, features))}"] if features else []
     arguments += [f"--steps={steps}", f"--batch-size={batch_size}"]
-    return [*arguments, f"--lr={lr!r}"] if lr is not None else arguments
+    numbers = {"--lr": lr, "--patience": patience, "--micro-batch": micro_batch}
+    numbers |= {"--region-share": region_share, "--lora-rank": lora_rank, "--seed": seed or None}
+    arguments += [f"{flag}={value!r}" for flag, value in numbers.items() if value is not None]
+    words = {"--families": families, "--precision": precision}
+    arguments += [f"{flag}={value}" for flag, value in words.items() if value != "auto"]
+    return arguments if reaudit else [*arguments, "--no-reaudit"]
+
+
+def again_arguments(name: str, about: Mapping[str, Any]) -> list[str]:
+    """The same arguments as of a fine-tuning that was begun, from its config.json: they continue or complete it."""
+    config = about["config"]
+    given = ("method", "steps", "batch_size", "lr", "families", "patience", "micro_batch", "precision", "region_share")
+    settings = {key: config[key] for key in (*given, "lora_rank", "seed")}
+    features = tuple(config["features"])
+    return mitigate_arguments(about["run"], name, about["train"], test=about["test"], features=features, **settings)
 
 
 def argument(job: Job, flag: str) -> str:

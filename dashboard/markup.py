@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 
 from dashboard.claims import OPERATORS, probability, span
-from dashboard.comparison import Change
 from dashboard.evidence import Effect, Removal
 from dashboard.opened import Rate
 from dashboard.palette import Palette
@@ -84,17 +83,6 @@ def effect_table(view: Removal) -> str:
     return _table("What each way of removing the feature does", head, body, "plain")
 
 
-def change_table(rows: tuple[Change, ...], palette: Palette, caption: str) -> str:
-    """Accuracy per group before and after a fine-tuning, in the given order."""
-    colours, labels = (palette.muted, palette.accent), ("before", "after")
-    body = "".join(
-        f"<tr><th scope='row'>{html.escape(row.name)}</th><td>{_cell(row.before)}</td><td>{_cell(row.after)}</td>"
-        f"<td>{_scale(row.before, row.after, colours, labels)}</td><td>{_points(row.change)}</td></tr>"
-        for row in rows
-    )
-    return _table(caption, _head("Group", "Right before", "Right after", _legend_pair(colours, labels), "Change"), body)
-
-
 def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: str) -> str:
     """One rate per row, with a bar."""
     body = "".join(
@@ -139,6 +127,10 @@ def _legend_pair(colours: tuple[str, str], labels: tuple[str, str]) -> str:
     hollow = f'<em class="key" style="border-color:{colours[0]}"></em>{html.escape(labels[0])}'
     full = f'<em class="key" style="border-color:{colours[1]};background:{colours[1]}"></em>{html.escape(labels[1])}'
     return f"{hollow} &nbsp; {full}"
+
+
+# the parts of a table, for the tables of a page of its own (`repair_markup`)
+table, head, scale, legend_pair, rate_cell = _table, _head, _scale, _legend_pair, _cell
 
 
 def legend(entries: tuple[tuple[str, str, int], ...]) -> str:

@@ -171,7 +171,9 @@ def _draw_state(job: Job, stages: bool) -> None:
                 "the log says what it did last."
             )
     elif job.reason:
-        st.markdown(wording.message(job.reason))
+        # what went wrong has to be seen; a cancellation was asked for
+        draw = {"failed": st.error, "lost": st.warning}.get(job.status, st.markdown)
+        draw(wording.message(job.reason))
 
 
 def _draw_buttons(workspace: Path, book: Ledger, job: Job) -> None:
@@ -189,14 +191,10 @@ def _draw_buttons(workspace: Path, book: Ledger, job: Job) -> None:
             args=(book, job),
         )
     elif job.status in ("failed", "cancelled", "lost"):
-        st.button(
-            "Resume",
-            icon=":material/play_arrow:",
-            key=f"resume-{job.id}",
-            help="Runs the same command again. Finished stages and checkpoints are not computed twice.",
-            on_click=state.action(jobs.resume),
-            args=(book, workspace, job),
-        )
+        help_text = "Runs the same command again. Finished stages and checkpoints are not computed twice."
+        if st.button("Resume", icon=":material/play_arrow:", key=f"resume-{job.id}", help=help_text):
+            state.action(jobs.resume)(book, workspace, job)
+            st.rerun()  # the whole page: what runs now is another job than the one drawn here
 
 
 def _cancel(book: Ledger, job: Job) -> None:

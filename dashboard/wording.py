@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 
 from dashboard.audits import AuditRow
-from dashboard.comparison import Comparison
 from dashboard.opened import Rate
 from dashboard.selection import Chosen
 from dashboard.summaries import Crop, Finding, Overview, WorstGroup
@@ -276,21 +275,6 @@ def points(change: float) -> str:
     return "n/a" if math.isnan(change) else f"{signed(round(100 * change))} points"
 
 
-def repaired(view: Comparison) -> str:
-    """What a fine-tuning did, in two or three sentences."""
-    parts = [f"Right on **{rate(view.overall.after)}** test images, before on {rate(view.overall.before)}."]
-    worst = view.worst_before
-    if worst is not None:
-        parts.append(
-            f"The worst group was *{plain(worst.name)}* with {rate(worst.before)} right; "
-            f"there it is now right on **{rate(worst.after)}**."
-        )
-    now = view.worst_after
-    if now is not None and worst is not None and now.name != worst.name:
-        parts.append(f"The worst group is now *{plain(now.name)}* with {rate(now.after)}.")
-    return " ".join(parts)
-
-
 def compared(result: Mapping[str, object]) -> str:
     """What both models were compared on, which step was kept, and how long it took; from the result's document."""
     seconds, step = result.get("seconds"), result.get("best_step")
@@ -304,17 +288,6 @@ def compared(result: Mapping[str, object]) -> str:
     )
     parts.append(f"It took {duration(float(seconds))}." if isinstance(seconds, int | float) else "")
     return plain(" ".join(filter(None, parts)))
-
-
-def worse(view: Comparison) -> str:
-    """What got worse, or that nothing did."""
-    if not view.worse:
-        return "No group got worse."
-    top = view.worse[0]
-    return (
-        f"**{count(len(view.worse), 'group')} got worse.** Most: *{plain(top.name)}*, "
-        f"from {rate(top.before)} to {rate(top.after)}."
-    )
 
 
 METHODS = {

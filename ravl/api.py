@@ -98,6 +98,7 @@ def mitigate(
     lora_rank: int | None = None,
     seed: int = 0,
     name: str | None = None,
+    reaudit: bool = True,
     device: str = "auto",
     report: Report = quiet,
 ) -> dict[str, Any]:
@@ -105,10 +106,13 @@ def mitigate(
 
     images: the training set, in the forms that `discover` reads. test: held-out images for the comparison; without it
     the audited images are used, which also choose the checkpoint. features: ids; by default those people confirmed.
+    reaudit: also audit the tuned model as the first one was, as a run of its own, and match the features of both; it
+    can be made up for later by the same call.
     Returns the document of `ravl mitigate --json`. The same call continues an interrupted fine-tuning. Of several
     processes (`accelerate launch`) all but the first return an empty document.
     Raises RavlError as `discover` does.
     """
+    from ravl import reaudit as again
     from ravl import repair, vlm
 
     chosen = confirmed_features(run) if features is None else {int(f): "" for f in features}
@@ -146,7 +150,14 @@ def mitigate(
         report(Step("model", 0, 1))
         loaded = vlm.load(run.config.model, device)
         report(Step("model", 1, 1))
-        return repair.mitigate(run, loaded, train_path, test_path, chosen, config, folder, report, processes)
+        result = repair.mitigate(run, loaded, train_path, test_path, chosen, config, folder, report, processes)
+    del loaded  # what is saved is what is audited, and there may be no room for both
+    if reaudit and processes.first and not again.is_current(run, folder):
+        report(Step("model", 0, 1))
+        tuned = vlm.load(str(folder.model), device)
+        report(Step("model", 1, 1))
+        result = again.reaudit(run, folder, tuned, report)
+    return result
 
 
 def regroup(

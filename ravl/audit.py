@@ -30,6 +30,7 @@ from ravl.discovery.removal import exemplars
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.discovery.zero_shot import class_vectors, classify
+from ravl.errors import DataError
 from ravl.store import AuditRun
 from ravl.tables import NOISE, Clustering, Evidence, Families, ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import VisionLanguageModel
@@ -42,16 +43,23 @@ def discover(
     name: str,
     report: Report = quiet,
     until: str = "projection",
+    data: str = "",
 ) -> AuditRun:
     """Audit a model on an image set: the paper's discovery, top to bottom. Returns the finished run.
 
     The same configuration on the same content continues, or returns, the run that exists.
-    until: `evidence` leaves out the map, which no result depends on.
+    until: `evidence` leaves out the map, which no result depends on. data: the fingerprint that the images must have,
+    empty for any.
     Raises DataError, ConfigError or ModelError for input that cannot be audited, RunError when the disk fails.
     """
     images = read_images(config.images, config.prompts.classes, config.max_unreadable, report)
     if config.regions.file:
         images = with_coco(images, config.regions.file, config.max_unreadable)
+    if data and images.fingerprint != data:
+        raise DataError(
+            f"the images must be those of the first audit, but the content of {config.images} has changed since. "
+            "Restore them, or leave the second audit out with --no-reaudit."
+        )
     prints = {"data": images.fingerprint, "model": vlm.fingerprint, "preprocessing": vlm.preprocessing}
     run = AuditRun.create(workspace, name, config, prints)
     with run.locked():

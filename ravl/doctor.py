@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from ravl.errors import ConfigError
 from ravl.store import open_workspace
@@ -29,12 +30,13 @@ MIN_MEMORY_GB = 4.0
 
 @dataclass(frozen=True)
 class Check:
-    """One examined thing: what was found, whether that is enough, and what to do if it is not."""
+    """One examined thing: what was found, whether that is enough, and what to do if it is not. facts: for programs."""
 
     name: str
     ok: bool
     found: str
     advice: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def examine(workspace: str | Path, host: str, port: int) -> list[Check]:
@@ -104,11 +106,22 @@ def _ownership() -> Check:
 
 
 def _device() -> Check:
+    """facts: device (cuda, mps or cpu), name, and the bytes of its memory, free and total."""
+    import psutil
+
     from ravl.vlm.references import pick_device
 
     device = pick_device("auto")
     names = {"cuda": "CUDA GPU", "mps": "Apple GPU", "cpu": "CPU only: audits run, fine-tuning of large models is slow"}
-    return Check("device", True, f"{device} ({names[device.type]})")
+    memory = psutil.virtual_memory()
+    name, free, total = "", memory.available, memory.total
+    if device.type == "cuda":
+        import torch
+
+        name, (free, total) = torch.cuda.get_device_name(device), torch.cuda.mem_get_info(device)
+    facts = {"device": device.type, "name": name, "free": int(free), "total": int(total)}
+    named = f", {name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free" if name else ""
+    return Check("device", True, f"{device} ({names[device.type]}{named})", facts=facts)
 
 
 def _memory() -> Check:

@@ -116,15 +116,18 @@ def job_row(ledger: Ledger, job: int) -> Iterator[Report]:
     def cancel(signum: int, frame: object) -> None:
         raise Cancelled
 
-    shown: dict[str, Any] = {"stage": "", "at": 0.0}
+    shown: dict[str, Any] = {"stage": "", "at": 0.0, "from": {}}
 
     def report(step: Step) -> None:
         new, last = step.stage != shown["stage"], step.done >= step.total
         if not (new or last or time.monotonic() - shown["at"] > 0.5):
             return
         begun = {"stage_started": now()} if new else {}
+        if new:  # a stage that is continued did not do its first part now: the pace is that of the rest
+            shown["from"] = {"resumed_at": step.done} if 0 < step.done < step.total else {}
+        facts = step.facts | shown["from"]
         ledger.update_job(
-            job, stage=step.stage, done=step.done, total=step.total, facts=step.facts, heartbeat=now(), **begun
+            job, stage=step.stage, done=step.done, total=step.total, facts=facts, heartbeat=now(), **begun
         )
         if new:
             print(f"{now()} {LABELS.get(step.stage, step.stage)}", flush=True)

@@ -133,7 +133,7 @@ def mitigate(
             "model": str(folder.model),
         }
         folder.save_model(partial(_save, run, vlm, result))
-        folder.save_result(result)
+        folder.save_result(result)  # the audit of the tuned model (`ravl.reaudit`) adds its part
     return folder.result
 
 
@@ -327,6 +327,8 @@ def _compare(task: _Task, tested: Seen) -> dict[str, Any]:
     test = TestSet(tested.images, tested.regions, tested.found.feature, _about(task.run, task.features))
     label = tested.images.label
     changed = (after.image == label).astype(np.int32) - (before.image == label)
+    task.folder.save_images(tested.images)
+    task.folder.save_answers(before.image, after.image)
     task.folder.save_groups(accuracies(test, before.image), accuracies(test, after.image), changed)
     return document(test, before, after)
 

@@ -80,6 +80,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.mitigation.loss": ("torch", "torch.*"),
     "ravl.mitigation.exchange": (*RECORDS, "ravl.data.painting", "PIL"),
     "ravl.mitigation.comparison": (*RECORDS, "ravl.evaluation", "ravl.discovery.significance"),
+    "ravl.mitigation.card": ("ravl.config", "ravl.mitigation.rematch"),
+    "ravl.mitigation.baselines": (*RECORDS, "torch"),  # torch inside a function
+    "ravl.mitigation.footprint": ("ravl.config", "ravl.errors", "ravl.mitigation.baselines"),  # and the screen's: none
+    "ravl.mitigation.rematch": (*RECORDS, "ravl.discovery.evidence", "ravl.mitigation.comparison", "scipy.optimize"),
     "ravl.mitigation*": (
         *("ravl.mitigation.*", *RECORDS, *TORCH, "ravl.data", "ravl.evaluation", "ravl.store"),
         *("ravl.vlm.differentiable", "accelerate", "accelerate.*", "peft", "peft.*", "psutil"),
@@ -98,6 +102,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.repair": (
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
         "ravl.vlm.differentiable",
+    ),
+    "ravl.reaudit": (
+        *(*RECORDS, *RUN, "ravl.audit", "ravl.discovery.evidence", "ravl.discovery.scoring", "ravl.vlm.interface"),
+        *("ravl.mitigation.card", "ravl.mitigation.comparison", "ravl.mitigation.rematch"),
     ),
     "ravl.bench": (
         *(*RECORDS, "ravl.discovery.*", "ravl.mitigation.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
@@ -125,6 +133,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "ravl.audit",
         "ravl.discovery.families",
         "ravl.discovery.making",
+        "ravl.reaudit",
         "ravl.repair",
         "ravl.vlm",
     ),
@@ -132,6 +141,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "ravl.cli.*",
         *("ravl", *RECORDS, *RUN, "ravl.api", "ravl.doctor", "ravl.serve", "ravl.progress", "ravl.summary"),
         *(
+            "ravl.mitigation.rematch",
             "ravl.export",
             "ravl.export.check",
             "ravl.importing",
@@ -142,19 +152,24 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         ),
     ),
     "ravl.__main__": ("ravl.cli",),
-    "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil"),
+    "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil", "torch"),
     "ravl.serve": ("ravl.errors", "dashboard.server"),
     # 7  what the screen shows: no streamlit
     "dashboard": (),
     "dashboard.server": ("ravl.config",),
     "dashboard.jobs": ("dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
     "dashboard.charts": (*PURE, "plotly.*"),
+    "dashboard.readiness": (
+        *(*PURE, "psutil", "ravl.discovery.regions", "ravl.vlm.geometry"),
+        *("ravl.mitigation.baselines", "ravl.mitigation.footprint"),
+    ),
     "dashboard.wording": (*PURE, "ravl.progress"),  # the names of the stages
     **dict.fromkeys(
         ("dashboard.audits", "dashboard.brand", "dashboard.claims", "dashboard.colouring", "dashboard.comparison"), PURE
     ),
     **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
     **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
+    **dict.fromkeys(("dashboard.repair_markup", "dashboard.repair_words", "dashboard.repaired"), PURE),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
@@ -162,6 +177,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
     ),
+    "dashboard.repair_panels": SCREEN,
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
     **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
 }

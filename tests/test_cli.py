@@ -13,6 +13,8 @@ import pytest
 
 from ravl.cli import main
 from ravl.ledger import Ledger
+from ravl.progress import job_row
+from ravl.tables import Step
 from tests.models import small_clip
 from tests.worlds import COLOURS, colour_folder, digit_folder
 
@@ -108,6 +110,9 @@ def test_verdict_export_and_mitigate(capsys, workspace, images, found, tmp_path)
     code, out, err = call(capsys, *tune, "--device", "cpu")
     assert code == 0, err
     result = json.loads(out)
+    part = result["reaudit"]
+    assert part["accuracy"]["before"]["n"] == part["accuracy"]["after"]["n"] == 400
+    assert (workspace / "runs" / part["run"] / "origin.json").exists()
     for when in ("before", "after"):
         assert {"overall", "worst_group", "per_class", "per_feature"} <= set(result[when])
         assert set(result[when]["worst_group"]) == {"name", "accuracy", "n"}
@@ -219,6 +224,9 @@ def test_doctor(capsys, tmp_path):
     assert {name.replace(" ", "_") for name in checks} == set(names.split())
     assert code == (0 if all(check["ok"] for check in checks.values()) else 1)
     assert "torch" in checks["packages"]["found"]
+    facts = checks["device"]["facts"]
+    assert facts["device"] in ("cpu", "cuda", "mps")
+    assert 0 < facts["free"] <= facts["total"]
 
 
 def test_an_unforeseen_fault_is_one_sentence_and_code_1(process):
@@ -249,6 +257,18 @@ def test_a_job_owns_its_row_to_the_end(workspace, images, found):
     failed = ledger.job(job.id)
     assert failed.status == "failed"
     assert "/nowhere/at/all" in failed.reason
+
+
+def test_a_stage_that_goes_on_says_where_it_began(workspace):
+    ledger = Ledger(workspace)
+    job = ledger.add_job("mitigate", "x", [], "elsewhere")
+    with job_row(ledger, job.id) as report:
+        report(Step("training", 50, 130, {"loss": 1.0}))
+        assert ledger.job(job.id).facts == {"loss": 1.0, "resumed_at": 50}
+        report(Step("after", 0, 130))
+        assert ledger.job(job.id).facts == {}
+        report(Step("model", 1, 1))
+        assert ledger.job(job.id).facts == {}
 
 
 def test_a_terminated_job_is_cancelled(workspace, images):

@@ -63,7 +63,7 @@ def audit(place: Path, images: Path, workspace: Path, regions: str, **options: A
 
 def tuned(run: AuditRun, images: Path, **options: Any) -> dict[str, Any]:
     top = int(run.features().feature[0])
-    return ravl.mitigate(run, images, features=[top], steps=1, batch_size=8, device="cpu", **options)
+    return ravl.mitigate(run, images, features=[top], steps=1, batch_size=8, device="cpu", reaudit=False, **options)
 
 
 @pytest.mark.parametrize(

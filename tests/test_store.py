@@ -21,9 +21,11 @@ from ravl.store import (
     EMBEDDINGS,
     STAGES,
     AuditRun,
+    Origin,
     damaged_runs,
     list_runs,
     open_workspace,
+    origin_of,
     read_json,
     write_json,
     writing,
@@ -820,6 +822,45 @@ def test_groups_survive_the_disk(run: AuditRun) -> None:
     (folder.path / "groups.parquet").write_bytes(b"x" * 99)
     with pytest.raises(RunError, match="is damaged"):
         folder.groups()
+
+
+def test_a_repair_and_the_audit_of_its_model_know_each_other(run: AuditRun) -> None:
+    folder = run.mitigation("fix")
+    folder.begin({})
+    assert folder.audit is None
+    other = AuditRun.create(run.path.parents[1], "after", CONFIG, PRINTS)
+    assert origin_of(other.path) is None
+    folder.link(other.path)
+    assert folder.audit == other.id
+    assert origin_of(other.path) == Origin(run.id, "fix")
+    assert AuditRun(other.path).id == other.id  # nothing else of it has changed
+
+
+def test_test_images_and_answers_survive_the_disk(run: AuditRun) -> None:
+    folder = run.mitigation("fix")
+    folder.begin({})
+    assert folder.images() is folder.answers() is None
+    images, answers = ImageSet("/", np.array(["a.png"]), [1], [[4, 5]], ("x", "y")), np.array([[1], [0]])
+    folder.save_images(images)
+    folder.save_answers(*answers)
+    found, said = folder.images(), folder.answers()
+    assert found is not None
+    assert said is not None
+    assert_equal(columns(found), columns(images))
+    assert said.tolist() == answers.tolist()
+    (folder.path / "answers.npy").write_bytes(b"x")
+    with pytest.raises(RunError, match="is damaged"):
+        folder.answers()
+
+
+def test_a_card_is_replaced_whole(run: AuditRun) -> None:
+    folder = run.mitigation("fix")
+    folder.begin({})
+    folder.save_model(lambda path: path.mkdir())
+    folder.save_card("one")
+    folder.save_card("two")
+    assert [path.name for path in folder.model.iterdir()] == ["README.md"]
+    assert (folder.model / "README.md").read_text() == "two"
 
 
 def test_an_assignment_is_taken_once(run: AuditRun) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import claims, markup, panels, readers, state, summaries, wording
+from dashboard import claims, markup, panels, readers, repair_panels, state, summaries, wording
 from dashboard.opened import Audit
 from dashboard.summaries import Fact, Finding, Overview
 from ravl.store import AuditRun
@@ -19,6 +19,7 @@ def render() -> None:
     run = panels.current_run()
     if run is None or not panels.needs(run, "evidence", "The overview"):
         return
+    repair_panels.origin(state.workspace(), run)
     audit = readers.audit(run)
     view = summaries.overview(audit, readers.ledger(state.workspace()).verdicts(run.id))
     st.markdown(claims.headline(view))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
-from dashboard import audits, charts, comparison, forms, jobs, markup, panels, readers, state, wording
-from dashboard.comparison import Comparison
+from dashboard import audits, forms, jobs, panels, readers, repair_panels, state, wording
 from dashboard.opened import Audit
+from dashboard.readiness import need, needs_features
 from dashboard.summaries import Finding
 from ravl.config import MitigationConfig
+from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
 from ravl.store import AuditRun, MitigationFolder
 
@@ -25,6 +27,7 @@ def render() -> None:
         return
     workspace = state.workspace()
     book = readers.ledger(workspace)
+    repair_panels.origin(workspace, run)
     tunings = {folder.name: folder for folder in run.mitigations()}
     every_job = book.jobs(kind=audits.MITIGATION_KIND, run=run.id)
     names = list(dict.fromkeys([*(jobs.argument(job, "--name") for job in every_job), *tunings]))
@@ -38,101 +41,52 @@ def render() -> None:
 
 
 def _tuning(workspace: Path, run: AuditRun, book: Ledger, names: list[str], every_job: list[Job]) -> None:
-    chosen = names[0]
+    chosen, key = names[0], f"tuning-{run.id}"
+    newest = next(iter(every_job), None)
+    if newest is not None and state.remembered(f"newest:{key}", 0) != newest.id:
+        state.remember(f"newest:{key}", newest.id)
+        if newest.active:  # what has just been started is what people want to watch
+            state.set_widget(key, jobs.argument(newest, "--name"))
     if len(names) > 1:
-        chosen = st.selectbox("Fine-tuning", names, key=f"tuning-{run.id}", persist_state="session") or names[0]
+        chosen = st.selectbox("Fine-tuning", names, key=key, persist_state="session") or names[0]
     folder = run.mitigation(chosen)
     job = next((job for job in every_job if jobs.argument(job, "--name") == chosen), None)
+    active = job is not None and job.active
     if job is not None and job.status != "done":
         panels.job_panel(workspace, job, stages=False)
     elif folder.exists and not folder.finished:
-        st.warning(
-            f"{wording.plain(chosen)} is not finished. Start it again with the same settings and name to continue it."
-        )
+        st.warning(f"{wording.plain(chosen)} is not finished. What it has done so far is kept.")
+        _start_again(workspace, run, book, folder, "Continue it", f"continue-{chosen}")
     if folder.finished:
-        _result(workspace, run, book, folder)
-    _curves(folder, job is not None and job.active)
+        repair_panels.before_and_after(folder)
+        if not repair_panels.audited_again(workspace, run, folder) and not active:
+            st.subheader("The repaired model, audited again", anchor=False)
+            st.markdown("Not done yet. Removing one shortcut can strengthen another; a second audit tells.")
+            _start_again(workspace, run, book, folder, "Audit the repaired model", f"reaudit-{chosen}")
+        _saved(folder)
+    repair_panels.curves(folder, active)
 
 
-def _curves(folder: MitigationFolder, live: bool) -> None:
-    st.fragment(_draw_curves, run_every=panels.POLL_SECONDS if live else None)(folder)
-
-
-def _draw_curves(folder: MitigationFolder) -> None:
-    with state.errors_as_sentences():
-        log = folder.log()
-        losses = comparison.curves(log, comparison.LOSSES)
-        accuracies = comparison.curves(log, comparison.ACCURACIES)
-        if not losses and not accuracies:
-            return
-        left, right = st.columns(2)
-        for place, lines, title, share in (
-            (left, losses, "Loss", False),
-            (right, accuracies, "Accuracy on the audited images", True),
-        ):
-            if lines:
-                figure = charts.curve_figure(lines, title, state.colours(), share)
-                config = {"displayModeBar": False}
-                place.plotly_chart(
-                    figure, key=f"curve-{share}-{folder.name}", config=config, alt=f"{title} over the steps"
-                )
-
-
-def _result(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFolder) -> None:
-    view = comparison.compare(*folder.groups())
-    st.subheader("Before and after", anchor=False)
-    st.markdown(wording.repaired(view))
-    _numbers(view)
-    st.caption(wording.compared(folder.result))
-    st.markdown(wording.worse(view))
-    colours = state.colours()
-    if view.worse:
-        st.html(markup.change_table(view.worse[:8], colours, "Groups that got worse, the largest fall first"))
-    for rows, title in (
-        (view.groups, "Groups: class, with or without a feature"),
-        (view.classes, "Classes"),
-        (view.features, "Features: with and without"),
-    ):
-        if rows:
-            with st.expander(f"{title} ({len(rows)})", key=f"changes-{title[:6]}"):
-                st.html(markup.change_table(rows, colours, title))
-    _saved(workspace, run, book, folder)
-
-
-def _numbers(view: Comparison) -> None:
-    was, now = view.worst_before, view.worst_after
-    shown = [("All test images", view.overall)]
-    if was is not None:
-        shown.append((f"Was the worst: {was.name}", was))
-    if now is not None and (was is None or now.name != was.name):
-        shown.append((f"Is now the worst: {now.name}", now))
-    for place, (label, change) in zip(st.columns(3), shown, strict=False):
-        place.metric(
-            wording.plain(label),
-            wording.percent(change.after.share),
-            wording.points(change.change).replace("−", "-"),  # the arrow's direction is read from a plain minus
-            delta_description=f"{change.after.right:,} of {change.after.n:,} right",
-            border=True,
-        )
-
-
-def _saved(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFolder) -> None:
-    st.markdown("**The repaired model is saved here:**")
-    st.code(str(folder.model), language=None, wrap_lines=True)
-    st.caption("It is a save_pretrained folder: open it with transformers, or audit it like any other model.")
-    name = audits.free_name(f"{run.name}-after-{folder.name}", [other.name for other in readers.runs(workspace)])
+def _start_again(workspace: Path, run: AuditRun, book: Ledger, folder: MitigationFolder, label: str, key: str) -> None:
+    """A button that gives the command once more: what is done is kept, what is missing is made up for."""
     panels.start_button(
-        "Audit the repaired model",
+        label,
         workspace,
         book,
-        kind="discover",
-        title=f"Audit {name}",
-        arguments=audits.repeated(run.config, name, str(folder.model)),
-        key=f"reaudit-{folder.name}",
+        kind=audits.MITIGATION_KIND,
+        title=f"Fine-tuning “{folder.name}” of {run.name}",
+        arguments=jobs.again_arguments(folder.name, folder.about),
+        run=run.id,
+        key=key,
         icon=":material/replay:",
-        primary=False,
-        note="Removing one shortcut can strengthen another. This runs the same audit on the repaired model.",
+        note="Runs the same command again. What is finished is not computed twice.",
     )
+
+
+def _saved(folder: MitigationFolder) -> None:
+    st.markdown("**The repaired model is saved here:**")
+    st.code(str(folder.model), language=None, wrap_lines=True)
+    st.caption("It is a save_pretrained folder with a model card: open it with transformers like any other model.")
 
 
 # --- a new one -------------------------------------------------------------------------------------------------------
@@ -155,37 +109,92 @@ def _form(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding
     chosen = _features(run, audit, confirmed)
     panels.gain(audit, tuple(row for row in confirmed if row.feature in chosen))
     train, test = _data(workspace, run)
-    left, right = st.columns(2)
-    with left:
-        method = forms.ask(MitigationConfig, "method", "Method", "tune-method", words=wording.METHODS)
-        steps = forms.ask(MitigationConfig, "steps", "Steps", "tune-steps")
-    with right:
-        given = st.text_input(
-            "Name", key=f"tune-name-{run.id}", persist_state="session", placeholder="taken from the method"
-        )
-        batch = forms.ask(MitigationConfig, "batch_size", "Images per step", "tune-batch")
-    with st.expander("Advanced options", key="tune-advanced"):
-        lr = forms.ask(
-            MitigationConfig, "lr", "Peak learning rate", "tune-lr", placeholder="chosen from the model's size"
-        )
-    name = audits.free_name((given or "").strip() or method, names)
-    problem = _problem(chosen, train, test, method)
-    arguments = jobs.mitigate_arguments(
-        run.id, name, train, test=test, features=chosen, method=method, steps=steps, batch_size=batch, lr=lr
+    given, settings = _settings(run)
+    name = audits.free_name((given or "").strip() or settings["method"], names)
+    reaudit = st.checkbox(
+        "Audit the repaired model at the end",
+        value=True,
+        key="tune-reaudit",
+        persist_state="session",
+        help="Removing one shortcut can strengthen another. This runs the same audit on the repaired model.",
     )
+    _readiness(workspace, audit, settings)
+    problem = _problem(chosen, train, test, settings)
     panels.start_button(
         "Start fine-tuning",
         workspace,
         book,
         kind=audits.MITIGATION_KIND,
         title=f"Fine-tuning “{name}” of {run.name}",
-        arguments=arguments,
+        arguments=jobs.mitigate_arguments(run.id, name, train, test=test, features=chosen, reaudit=reaudit, **settings),
         run=run.id,
         key="start-tuning",
         problem=problem,
     )
     if problem:
         st.caption(wording.plain(problem))
+
+
+def _settings(run: AuditRun) -> tuple[str | None, dict[str, Any]]:
+    """The name that was typed, and the fields of MitigationConfig that the command takes."""
+    config = MitigationConfig
+    asked: dict[str, Any] = {}
+    left, right = st.columns(2)
+    with left:
+        asked["method"] = forms.ask(config, "method", "Method", "tune-method", words=wording.METHODS)
+        asked["steps"] = forms.ask(config, "steps", "Steps", "tune-steps")
+    with right:
+        given = st.text_input(
+            "Name", key=f"tune-name-{run.id}", persist_state="session", placeholder="taken from the method"
+        )
+        asked["batch_size"] = forms.ask(config, "batch_size", "Images per step", "tune-batch")
+    with st.expander("Advanced options", key="tune-advanced"):
+        left, right = st.columns(2)
+        with left:
+            hint = "chosen from the model's size"
+            asked["lr"] = forms.ask(config, "lr", "Peak learning rate", "tune-lr", placeholder=hint)
+            asked["micro_batch"] = forms.ask(
+                config, "micro_batch", "Images at once", "tune-micro", placeholder="all of a step"
+            )
+            asked["precision"] = forms.ask(config, "precision", "Precision", "tune-precision")
+            asked["lora_rank"] = forms.ask(config, "lora_rank", "LoRA rank", "tune-lora", placeholder="no adapters")
+        with right:
+            asked["patience"] = forms.ask(
+                config, "patience", "Patience", "tune-patience", placeholder="never stops early"
+            )
+            asked["region_share"] = forms.ask(
+                config, "region_share", "Share of images with regions", "tune-share", placeholder="chosen by the method"
+            )
+            asked["families"] = forms.ask(config, "families", "Clusters of a feature", "tune-families")
+            asked["seed"] = forms.ask(config, "seed", "Seed", "tune-seed")
+    return given, asked
+
+
+def _readiness(workspace: Path, audit: Audit, settings: dict[str, Any]) -> None:
+    """Where it will run and whether the memory will do, as soon as the device is known."""
+    pending = repair_panels.probe(workspace).pending
+    every = panels.POLL_SECONDS if pending else None
+    st.fragment(_draw_readiness, run_every=every)(workspace, audit, settings, pending)
+
+
+def _draw_readiness(workspace: Path, audit: Audit, settings: dict[str, Any], was_pending: bool) -> None:
+    with state.errors_as_sentences():
+        found = repair_panels.probe(workspace)
+        if was_pending and not found.pending:
+            st.rerun()  # the whole page: nothing is asked for any more
+        if found.pending:
+            st.caption("Looking for a device …")
+            return
+        device = (found.machine or repair_panels.somewhere()).device
+        wanted = need(
+            audit.config.model,
+            audit.images,
+            audit.regions,
+            audit.config.embedding,
+            MitigationConfig(**settings),
+            device,
+        )
+        repair_panels.check(found, wanted)
 
 
 def _features(run: AuditRun, audit: Audit, confirmed: tuple[Finding, ...]) -> tuple[int, ...]:
@@ -223,15 +232,19 @@ def _data(workspace: Path, run: AuditRun) -> tuple[str, str]:
     return (train or "").strip(), (test or "").strip()
 
 
-def _problem(features: tuple[int, ...], train: str, test: str, method: str) -> str:
+def _problem(features: tuple[int, ...], train: str, test: str, settings: dict[str, Any]) -> str:
     """Why a fine-tuning cannot start yet; empty when it can."""
-    if not features and method != "standard":
+    if not features and needs_features(settings["method"]):
         return "Choose at least one confirmed feature."
     if not train:
         return "Give a folder or a manifest of training images."
     for path in filter(None, (train, test)):
         if not Path(path).expanduser().exists():
             return f"There is no file or folder {path} on this machine."
+    try:
+        MitigationConfig(**settings)
+    except ConfigError as error:
+        return wording.message(str(error))
     return ""
 
 

@@ -58,6 +58,7 @@ def run(workspace_folder: str | Path, device: str) -> dict[str, Any]:
                 test=data / "test.csv",  # says where the mark is
                 features=[feature],
                 method=method,
+                reaudit=False,  # compared are trainings
                 steps=STEPS,
                 seed=seed,
                 device=device,

@@ -45,6 +45,9 @@ def add_commands(commands: Any) -> None:
     text = help_of(MitigationConfig, "gradient_checkpointing")
     sub.add_argument("--gradient-checkpointing", action="store_true", help=text)
     sub.add_argument("--seed", type=int, default=0, help=help_of(MitigationConfig, "seed"))
+    sub.add_argument(
+        "--no-reaudit", action="store_true", help="do not audit the tuned model; the same command without it still can"
+    )
     sub.add_argument("--name", help="what the result is called (default: method and digest of the settings)")
 
 
@@ -74,6 +77,7 @@ def mitigate(options: argparse.Namespace) -> int:
             lora_rank=options.lora_rank,
             seed=options.seed,
             name=options.name,
+            reaudit=not options.no_reaudit,
             device=options.device,
             report=_telling_memory(report),
         )
@@ -126,5 +130,27 @@ def _comparison_text(result: dict[str, Any]) -> str:
         lines.append(f"where {name} shows: {fixed} errors fixed, {broken} right answers lost")
     changed = result["images"]
     lines.append(f"images: {changed['became_right']} became right, {changed['became_wrong']} became wrong")
+    lines += _reaudit_lines(result.get("reaudit"))
     lines.append(f"tuned model: {result['model']}")
     return "\n".join(lines)
+
+
+def _reaudit_lines(part: dict[str, Any] | None) -> list[str]:
+    """What the audit of the tuned model found, what grew first."""
+    if part is None:
+        return ["the tuned model was not audited; the same command without --no-reaudit does it"]
+    from ravl.mitigation.rematch import identity, tally, told
+
+    lines = [f"audit of the tuned model: {part['run']}"]
+    for why, row in told(part["features"]):
+        name, pull = identity(row)
+        flag = ", flagged now" if row["flagged"]["after"] and why != "still flagged" else ""
+        errors = row["errors"]
+        counts = f"{errors['before']['count']} -> {errors['after']['count']} of {errors['n']} images"
+        pulls = f", pulls to {pull}" if pull else ""
+        lines.append(f"{why}: {name}{pulls}{flag}; errors decided there: {counts}")
+    if not any(row["worse"] for row in part["features"]):
+        lines.append(
+            "no feature grew beyond chance; that does not prove that no shortcut grew (see the README's limits)"
+        )
+    return [*lines, f"features of both audits: {tally(part['features'])}"]

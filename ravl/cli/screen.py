@@ -59,7 +59,8 @@ def doctor(options: argparse.Namespace) -> int:
 
     checks = examine(options.workspace, options.host, options.port)
     if options.json:
-        print_json({check.name: {"ok": check.ok, "found": check.found, "advice": check.advice} for check in checks})
+        keys = ("ok", "found", "advice", "facts")
+        print_json({check.name: {key: getattr(check, key) for key in keys} for check in checks})
     else:
         for check in checks:
             print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<12} {check.found}")

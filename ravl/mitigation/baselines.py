@@ -7,15 +7,16 @@ it uses the true ones: those are ceilings, since whoever knows them needs no aud
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ravl.config import MitigationConfig
 from ravl.tables import Families, ImageSet
-from ravl.vlm.differentiable import LearningModel
+
+if TYPE_CHECKING:
+    from ravl.vlm.differentiable import LearningModel
 
 JTT_FACTOR = 20.0
 """How much more often JTT shows an image that the audited model gets wrong (Liu et al. 2021 try 5 to 100)."""
@@ -138,6 +139,8 @@ def project_out(vlm: LearningModel, region: NDArray[np.floating[Any]], feature: 
 
     Raises ConfigError for a tower that does not end in a linear layer.
     """
+    import torch  # here alone: the screen reads the declarations above, and holds no torch
+
     last = vlm.last_layer()
     ids = [f for f in np.unique(feature) if f >= 0]
     rest = np.asarray(region[feature < 0], np.float64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ravl.config import digest
+from ravl.mitigation.rematch import identity, tally, told
 
 MAX_ROWS = 40
 """Groups in the table; there may be a thousand classes."""
@@ -21,8 +22,7 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 _LIMITS = """\
 - The groups are *inferred*: the audited model's clusters say which image shows a feature. No person labelled them.
-- Only the features above were treated. Others may be there, and fixing one shortcut can strengthen another: audit this
-  model again (`ravl discover`).
+- Only the features above were treated. Others may be there, and fixing one shortcut can strengthen another.
 - The numbers hold for the images of the comparison. With other images, prompts or classes they will differ.
 - Only the vision tower and its projection were changed; the text tower and the temperature are those of the base model.
 - The license of the base model and of the images holds; ravl does not know it."""
@@ -56,6 +56,8 @@ def model_card(model: str, classes: tuple[str, ...], templates: tuple[str, ...],
         "## Before and after",
         f"Compared on {images}. What fell most comes first; intervals have a level of 95 %.",
         _table(result["changes"]),
+        "## Audit of this model",
+        _reaudit(result.get("reaudit")),
         "## Prompts",
         f"Templates {_listed(templates)}; classes {_listed(classes)}.",
         "## Fingerprints",
@@ -86,6 +88,37 @@ def _feature(about: dict[str, Any]) -> str:
     who = f"{about['decision']} by {escaped(about['reviewer'])}" if about["reviewer"] else "not decided by a person"
     fixed, broken = (f"{about[part]['count']} of {about[part]['n']}" for part in ("fixed", "broken"))
     return f"- **{name}**{pull}: {who}. Where it shows, {fixed} errors went and {broken} right answers were lost."
+
+
+def _reaudit(part: dict[str, Any] | None) -> str:
+    """What the audit of the tuned model says, what grew first."""
+    if part is None:
+        return "Not done. Fixing one shortcut can strengthen another: audit this model (`ravl discover`)."
+    rows, (old, new) = part["features"], (part["accuracy"][when] for when in ("before", "after"))
+    lines = [
+        f"Audited again with the settings of the first audit, on its images (audit {escaped(part['run'])}). "
+        f"Right there: {old['count']} of {old['n']} before, {new['count']} of {new['n']} now. Flagged features: "
+        f"{part['flagged']['before']} before, {part['flagged']['after']} now."
+    ]
+    if not any(row["worse"] for row in rows):
+        lines.append(
+            "- No feature decides more errors than before beyond chance, and none is newly flagged. That does not "
+            "prove that no shortcut grew: properties of the whole image, anything smaller than a region, and what "
+            "causes no error in these images are not seen."
+        )
+    lines += [_told(why, row) for why, row in told(rows)[:MAX_ROWS]]
+    return "\n".join([lines[0], "", *lines[1:], f"- Features of both audits: {tally(rows)}."])
+
+
+def _told(why: str, row: dict[str, Any]) -> str:
+    (name, pull), errors = identity(row), row["errors"]
+    pulls = f", which pulls to {escaped(pull)}" if pull else ""
+    counts = f"{errors['before']['count']} before, {errors['after']['count']} now, of {errors['n']} images"
+    low, high = (_percent(value) for value in errors["interval"])
+    flag = "; flagged now" if row["flagged"]["after"] and why != "still flagged" else ""
+    return (
+        f"- **{why.capitalize()}: {escaped(name)}**{pulls}. Errors it decides: {counts} (change {low} to {high}){flag}."
+    )
 
 
 def _table(changes: list[dict[str, Any]]) -> str:

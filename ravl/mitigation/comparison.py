@@ -148,10 +148,10 @@ def _change(name: str, kind: str, n: int, before: int, after: int, both: int) ->
         "name": name,
         "kind": kind,
         "n": n,
-        "before": _rate(before, n),
-        "after": _rate(after, n),
-        "change": _number((after - before) / n if n else math.nan),
-        "interval": [_number(low), _number(high)],
+        "before": rate(before, n),
+        "after": rate(after, n),
+        "change": as_number((after - before) / n if n else math.nan),
+        "interval": [as_number(low), as_number(high)],
     }
 
 
@@ -165,8 +165,8 @@ def _feature(test: TestSet, feature: int, before: Answers, after: Answers) -> di
         "pull_class": test.images.class_names[pull] if pull >= 0 else None,
         "decision": about.decision,
         "reviewer": about.reviewer,
-        "fixed": _rate(int((has & ~was & now).sum()), int((has & ~was).sum())),
-        "broken": _rate(int((has & was & ~now).sum()), int((has & was).sum())),
+        "fixed": rate(int((has & ~was & now).sum()), int((has & ~was).sum())),
+        "broken": rate(int((has & was & ~now).sum()), int((has & was).sum())),
         "pull_rate": None
         if pull < 0
         else {
@@ -182,29 +182,31 @@ def _pull_rate(called: Bools, has: Bools, other: Bools) -> dict[str, Any]:
     low, high = newcombe(np.array(k), np.array(n), np.array(k0), np.array(n0))
     difference = k / n - k0 / n0 if n and n0 else math.nan
     return {
-        "with": _rate(k, n),
-        "without": _rate(k0, n0),
-        "difference": _number(difference),
-        "interval": [_number(float(low)), _number(float(high))],
+        "with": rate(k, n),
+        "without": rate(k0, n0),
+        "difference": as_number(difference),
+        "interval": [as_number(float(low)), as_number(float(high))],
     }
 
 
 def _region_accuracy(test: TestSet, before: Answers, after: Answers) -> dict[str, Any]:
     relevant = ~np.isin(test.feature, list(test.treated))
     own = test.images.label[test.regions.image[relevant]]
-    share = [_number(float((a.region[relevant] == own).mean()) if len(own) else math.nan) for a in (before, after)]
+    share = [as_number(float((a.region[relevant] == own).mean()) if len(own) else math.nan) for a in (before, after)]
     return {"n": len(own), "before": share[0], "after": share[1]}
 
 
-def _rate(k: int, n: int) -> dict[str, Any]:
+def rate(k: int, n: int) -> dict[str, Any]:
+    """k of n with Wilson's interval: {n, count, rate, interval}; null for n = 0."""
     low, high = wilson(np.array(k), np.array(n))
     return {
         "n": n,
         "count": k,
-        "rate": _number(k / n if n else math.nan),
-        "interval": [_number(float(low)), _number(float(high))],
+        "rate": as_number(k / n if n else math.nan),
+        "interval": [as_number(float(low)), as_number(float(high))],
     }
 
 
-def _number(value: float) -> float | None:
+def as_number(value: float) -> float | None:
+    """A number of the document, six digits; null for NaN."""
     return None if math.isnan(value) else round(float(value), 6)

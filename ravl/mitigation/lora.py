@@ -9,10 +9,8 @@ from __future__ import annotations
 import torch
 
 from ravl.errors import ConfigError
+from ravl.mitigation.footprint import LAYERS
 from ravl.vlm.differentiable import LearningModel
-
-LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-"""All matrices of a transformer layer."""
 
 
 def insert(vlm: LearningModel, rank: int, seed: int) -> None:

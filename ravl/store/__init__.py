@@ -5,7 +5,7 @@ resumable after a kill, and safe to read while it is being computed.
 """
 
 from ravl.store.files import read_json, write_json, writing
-from ravl.store.mitigation import MitigationFolder
+from ravl.store.mitigation import MitigationFolder, Origin, origin_of
 from ravl.store.run import (
     EMBEDDINGS,
     SCHEMA_VERSION,
@@ -23,10 +23,12 @@ __all__ = [
     "STAGES",
     "AuditRun",
     "MitigationFolder",
+    "Origin",
     "check_name",
     "damaged_runs",
     "list_runs",
     "open_workspace",
+    "origin_of",
     "read_json",
     "write_json",
     "writing",

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,37 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ravl.errors import ConfigError, RunError
-from ravl.store.files import disk_error, load_npz, locked, read_json, reading, save_array, save_npz, write_json, writing
-from ravl.tables import Assignment, GroupAccuracy, columns
+from ravl.store.files import (
+    FILES,
+    disk_error,
+    load_npz,
+    locked,
+    read_json,
+    reading,
+    save_array,
+    save_npz,
+    write_json,
+    writing,
+)
+from ravl.tables import Assignment, GroupAccuracy, ImageSet, columns
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an audited model comes from: the run whose model was fine-tuned, and the name of the fine-tuning."""
+
+    run: str
+    mitigation: str
+
+
+def origin_of(run: Path) -> Origin | None:
+    """What an audit's origin.json says; None for an audit of a model that no fine-tuning of this workspace made."""
+    path = run / "origin.json"
+    return Origin(**read_json(path)) if path.exists() else None
 
 
 class MitigationFolder:
-    """One fine-tuning on disk: config.json, log.jsonl, checkpoint/, model/ and groups.parquet."""
+    """One fine-tuning on disk: config.json, log.jsonl, checkpoint/, model/, groups.parquet, result.json, audit.json."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,6 +83,17 @@ class MitigationFolder:
         write_json(
             self.path / "config.json", {"created": datetime.now(UTC).isoformat(timespec="milliseconds"), **about}
         )
+
+    def link(self, audit: Path) -> None:
+        """Note which run audits the tuned model: audit.json here, and origin.json in that run's folder."""
+        write_json(audit / "origin.json", {"run": self.path.parents[1].name, "mitigation": self.name})
+        write_json(self.path / "audit.json", {"run": audit.name})
+
+    @property
+    def audit(self) -> str | None:
+        """The run that audits the tuned model; None before it is finished."""
+        path = self.path / "audit.json"
+        return str(read_json(path)["run"]) if path.exists() else None
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for writing; a second process is refused with RunError."""
@@ -121,6 +157,11 @@ class MitigationFolder:
         except OSError as error:
             raise disk_error(error, self.path / "log.jsonl") from error
 
+    def save_card(self, text: str) -> None:
+        """Replace the model card of the tuned model."""
+        with writing(self.model / "README.md") as partial:
+            partial.write_text(text, encoding="utf-8")
+
     def save_groups(self, before: GroupAccuracy, after: GroupAccuracy, changed: NDArray[np.int32]) -> None:
         """Keep accuracies before and after, and per test image -1 (became wrong), 0 (same) or 1 (became right)."""
         table = pd.concat([pd.DataFrame(columns(g)).assign(when=w) for w, g in (("before", before), ("after", after))])
@@ -145,8 +186,37 @@ class MitigationFolder:
             table = pd.read_parquet(path)
             return record(table[table["when"] == "before"]), record(table[table["when"] == "after"])
 
+    def save_answers(self, before: NDArray[np.integer[Any]], after: NDArray[np.integer[Any]]) -> None:
+        """Keep the class that the audited and the tuned model give to every test image."""
+        with writing(self.path / "answers.npy") as partial:
+            save_array(partial, np.stack([before, after]).astype(np.int16))
+
+    def answers(self) -> NDArray[np.int16] | None:
+        """(2, I) classes of the test images before and after; None in a folder of an older version."""
+        path = self.path / "answers.npy"
+        if not path.exists():
+            return None
+        with reading(path):
+            return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+
+    def save_images(self, images: ImageSet) -> None:
+        """Keep the list of the test images, so that those that changed can be shown."""
+        with writing(self.path / "test-images.parquet") as partial:
+            FILES["images"].save(partial, images)
+
+    def images(self) -> ImageSet | None:
+        """The test images; None in a folder of an older version."""
+        path = self.path / "test-images.parquet"
+        if not path.exists():
+            return None
+        with reading(path):
+            return FILES["images"].load(path)  # type: ignore[no-any-return]
+
     def save_result(self, result: dict[str, Any]) -> None:
-        """Write result.json, the last file: the document that `ravl mitigate --json` prints."""
+        """Write result.json: the document that `ravl mitigate --json` prints. With groups.parquet, it ends the repair.
+
+        The audit of the tuned model follows, and adds its part (`reaudit`).
+        """
         write_json(self.path / "result.json", result)
 
     @property

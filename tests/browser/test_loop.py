@@ -247,6 +247,9 @@ def fine_tune(window: Window, run: AuditRun, some_images: dict[str, Path]) -> No
     window.go("Repair")
     expect(window.page.get_by_role("heading", name="Before and after")).to_be_visible(timeout=240 * SECONDS)
     expect(window.page.get_by_text(re.compile(r"test images, before on [\d,]+ of 120"))).to_be_visible()
+    expect(window.page.get_by_text("The repaired model was audited with the settings of this audit")).to_be_visible(
+        timeout=240 * SECONDS
+    )
     folder = run.mitigation("ravl")
     assert folder.finished
     expect(window.page.get_by_text(str(folder.model))).to_be_visible()

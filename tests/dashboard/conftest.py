@@ -6,19 +6,26 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from dashboard import jobs
-from ravl.config import AuditConfig, EvidenceConfig, PromptsConfig, ScoringConfig
+from dashboard.readiness import Machine, Probe
+from ravl.config import AuditConfig, EvidenceConfig, MitigationConfig, PromptsConfig, ScoringConfig
 from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.ledger import Job, Ledger
+from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, rate
+from ravl.mitigation.comparison import document as comparison_document
+from ravl.mitigation.rematch import About, Audited, rematch
+from ravl.mitigation.rematch import document as rematched
 from ravl.store import AuditRun, list_runs
 from ravl.tables import (
+    NOISE,
     Agreement,
     Clustering,
     Counterfactuals,
@@ -243,10 +250,15 @@ def make_map(clustering: Clustering) -> np.ndarray:
     return (center[:, None] + rng.uniform(-1, 1, (len(center), 2))).astype(np.float32)
 
 
-def make_mitigation(run: AuditRun, name: str = "ravl", finished: bool = True) -> None:
-    """A fine-tuning with a log and, when finished, group accuracies of which one falls."""
+def make_mitigation(run: AuditRun, name: str = "ravl", finished: bool = True, audited: bool = True) -> None:
+    """A fine-tuning with a log and, when finished, a comparison on the audited images, in which one group falls.
+
+    Of the twelve cats with the mark eleven become right, of the twelve eels with it two become wrong, and both eels
+    that were called cat become right. audited: and an audit of the tuned model, in which feature 2 grew.
+    """
     folder = run.mitigation(name)
-    folder.begin({"run": run.id, "config": {"method": "ravl"}})
+    config = MitigationConfig(features=(1,), steps=20, batch_size=8).to_dict()
+    folder.begin({"run": run.id, "config": config, "features": {"1": "red square"}, "train": "/train", "test": ""})
     rows = [
         {"step": float(step), "total": 3.0 - step / 10, "contrastive": 2.0, "relevant": 1.0, "spurious": 0.5}
         for step in range(20)
@@ -254,10 +266,47 @@ def make_mitigation(run: AuditRun, name: str = "ravl", finished: bool = True) ->
     for row in rows[9::10]:
         row |= {"overall": 0.6 + row["step"] / 100, "worst_group": 0.2 + row["step"] / 40}
     folder.write_log(rows)
-    if finished:
-        before, after = make_groups(BEFORE, AFTER)
-        folder.save_groups(before, after, np.zeros(60, np.int32))
-        folder.save_result({"before": {}, "after": {}, "seconds": 1.0, "model": str(folder.model)})
+    if not finished:
+        return
+    images, zero_shot, regions = run.images(), run.zero_shot(), run.regions()
+    test = TestSet(images, regions, run.feature_label(), {1: Treated("red *square*", PULL, "spurious", "Ada")})
+    after = zero_shot.predicted.copy()
+    after[:11], after[[40, 41]], after[58:] = 0, 1, 2
+    before = Answers(zero_shot.predicted, zero_shot.region.argmax(1))
+    now = Answers(after, zero_shot.label[regions.image])
+    document = comparison_document(test, before, now)
+    changed = (after == images.label).astype(np.int32) - zero_shot.correct
+    folder.save_images(images)
+    folder.save_answers(before.image, now.image)
+    folder.save_groups(accuracies(test, before.image), accuracies(test, now.image), changed)
+    folder.save_result(
+        {
+            **{"run": run.id, "name": name, "method": "ravl", "compared_on": "/data/test", "best_step": 20},
+            **{"fingerprints": {"tuned_model": "cafe"}, **document, "seconds": 1.0, "model": str(folder.model)},
+            **({"reaudit": make_second_audit(run)} if audited else {}),
+        }
+    )
+
+
+def make_second_audit(run: AuditRun) -> dict[str, Any]:
+    """Of the tuned model: feature 1 is smaller but still flagged, 2 grew, and feature 0 of this audit is gone."""
+    label, zero_shot = run.feature_label(), run.zero_shot()
+    deciding = np.arange(len(zero_shot.label)) * 4 + 3
+    wrong = ~zero_shot.correct
+    now = np.zeros_like(wrong)
+    now[[*range(3), *range(20, 30)]] = True
+    then = deciding.copy()
+    then[20:30] -= 2
+    grown = np.where(np.isin(np.arange(len(label)) // 4, range(20, 30)) & (np.arange(len(label)) % 4 == 1), 2, label)
+    second = np.where(grown == 0, NOISE, grown)
+    told = {f: About(("", "eel", "dog *")[f], f == 1, "undecided", (14, 15) if f == 1 else None) for f in range(3)}
+    before, after = Audited(label, wrong, deciding, told), Audited(second, now, then, told)
+    rows = rematch(run.regions(), before, after)
+    return {
+        **{"run": "small-after-ravl-x", "revisions": [0, 0], "flagged": {"before": 1, "after": 1}},
+        "accuracy": {"before": rate(42, 60), "after": rate(47, 60)},
+        "features": rematched(rows, before, after, {1: "red *square*"}, [1]),
+    }
 
 
 BEFORE = (42, 8, 16, 18, 0, 8, 12, 12, 30)
@@ -272,6 +321,14 @@ def make_groups(*right: tuple[int, ...]) -> list[GroupAccuracy]:
     n = [60, 20, 20, 20, 12, 8, 12, 27, 33]
     index, feature, present = [-1, 0, 1, 2, 0, 0, 2, -1, -1], [-1] * 4 + [1] * 5, [-1] * 4 + [1, 0, 1, 1, 0]
     return [GroupAccuracy(np.array(names), np.array(kinds), index, feature, present, n, r) for r in right]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """The device is known at once: no process is asked for it."""
+    found = Machine("cpu", "", 8_000_000_000, 16_000_000_000)
+    monkeypatch.setattr(Probe, "_ask", lambda probe, workspace: setattr(probe, "machine", found))
+    return found
 
 
 @pytest.fixture(scope="session")

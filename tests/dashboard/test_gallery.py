@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from dashboard import brand, gallery, markup
-from dashboard.comparison import Change
 from dashboard.evidence import Effect, Removal, Side
 from dashboard.gallery import Card, Pair, Section
 from dashboard.opened import Interval, Rate
@@ -213,7 +212,6 @@ def test_nothing_of_a_user_becomes_html() -> None:
         gallery.cards_html((card, replace(CARD, alt_crop=EVIL, alt_whole=EVIL))),
         gallery.strip_html((card,)),
         markup.class_table((row,), LIGHT, EVIL),
-        markup.change_table((Change(EVIL, "group", Rate(1, 2), Rate(2, 2)),), LIGHT, EVIL),
         markup.rate_table(((EVIL, Rate(1, 2)),), LIGHT, EVIL),
         markup.fact_table((Fact(EVIL, EVIL),), EVIL),
         markup.effect_table(replace(REMOVAL, pull=EVIL)),
@@ -247,9 +245,6 @@ def test_tables_show_every_count() -> None:
         assert part in page.text
     spoken = [span["aria-label"] for span in page.all("span") if span.get("role") == "img"]
     assert spoken == ["without 92%, with 21%", "without 25%, with n/a"]
-    change = Reader(markup.change_table((Change("cat", "class", Rate(1, 4), Rate(4, 4)),), LIGHT, "Classes"))
-    assert "+75 points" in change.text
-    assert "1 of 4" in change.text
     assert Reader(markup.rate_table((("cat", Rate(0, 0)),), LIGHT, "x")).text.endswith("no images")
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from dashboard import jobs
+from ravl.config import MitigationConfig
 from ravl.errors import ConfigError, RunError
 from ravl.ledger import Job, Ledger
 
@@ -193,6 +194,14 @@ def test_remaining_seconds(ledger: Ledger, done: int, total: int, spent: float, 
     assert jobs.remaining_seconds(job, begun + timedelta(seconds=spent)) == expected
 
 
+def test_remaining_seconds_after_a_resume_count_the_new_steps_alone(ledger: Ledger) -> None:
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    job = replace(make_job(ledger), status="running", done=60, total=130, stage_started=begun.isoformat())
+    job = replace(job, facts={"resumed_at": 50})
+    assert jobs.remaining_seconds(job, begun + timedelta(seconds=20)) == 140
+    assert jobs.remaining_seconds(replace(job, done=50), begun + timedelta(seconds=20)) is None
+
+
 def test_remaining_seconds_is_unknown_before_a_stage_and_after_the_end(ledger: Ledger) -> None:
     job = replace(make_job(ledger), status="running", done=1, total=2)
     assert jobs.remaining_seconds(job) is None
@@ -243,6 +252,24 @@ def test_mitigate_arguments() -> None:
         *("mitigate", "--run=r", "--name=n", "--images=train", "--method=ravl", "--test=test", "--features=3,0"),
         *("--steps=10", "--batch-size=8", "--lr=0.0001"),
     ]
+
+
+def test_the_arguments_of_a_folder_give_its_configuration_again() -> None:
+    """Whatever can be set on the screen: the command that is rebuilt from config.json has the same settings."""
+    from ravl.cli import _parser
+
+    settings = {"steps": 10, "batch_size": 8, "lr": 1e-4, "patience": 2, "micro_batch": 3, "region_share": 0.25}
+    settings |= {"lora_rank": 4, "seed": 5, "families": "top", "precision": "fp32", "method": "paper"}
+    for chosen in (settings, {"steps": 10, "batch_size": 8}):
+        config = MitigationConfig(features=(3, 0), **chosen)
+        about = {"run": "r", "train": "/train", "test": "/test", "config": config.to_dict()}
+        arguments = jobs.again_arguments("n", about)
+        assert arguments == jobs.mitigate_arguments("r", "n", "/train", test="/test", features=(3, 0), **chosen)
+        found = vars(_parser().parse_args(arguments))
+        assert {key: found[key] for key in settings} == {key: getattr(config, key) for key in settings}
+        assert (found["images"], found["test"], found["features"]) == ("/train", "/test", "3,0")
+        assert not found["no_reaudit"]
+    assert jobs.mitigate_arguments("r", "n", "t", steps=1, batch_size=2, reaudit=False)[-1] == "--no-reaudit"
 
 
 def test_the_command_line_takes_the_arguments() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard import comparison, opened, summaries, wording
+from dashboard import opened, summaries, wording
 from dashboard.opened import Rate
 from dashboard.selection import Chosen
 from dashboard.summaries import Crop
@@ -15,7 +15,6 @@ from ravl.config import MitigationConfig
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.tables import Agreement
-from tests.dashboard.conftest import AFTER, BEFORE, make_groups
 from tests.dashboard.test_claims import ROW
 
 CROP = Crop(12, 3, (0, 0, 5, 5), "eight", "nine", False, "nine", 2.04)
@@ -131,15 +130,7 @@ def test_selection() -> None:
     )
 
 
-def test_before_and_after() -> None:
-    before, after = make_groups(BEFORE, AFTER)
-    view = comparison.compare(before, after)
-    text = wording.repaired(view)
-    assert "**55 of 60 (92%)** test images, before on 42 of 60 (70%)" in text
-    assert "*cat with feature 1* with 0 of 12 (0%) right; there it is now right on **11 of 12 (92%)**" in text
-    assert "The worst group is now *eel with feature 1* with 10 of 12 (83%)." in text
-    assert wording.worse(view).startswith("**1 group got worse.** Most: *eel with feature 1*, from 12 of 12 (100%)")
-    assert wording.worse(comparison.compare(before, before)) == "No group got worse."
+def test_points() -> None:
     assert wording.points(-0.126) == "−13 points"
     assert wording.points(math.nan) == "n/a"
 
