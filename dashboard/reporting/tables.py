@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from dashboard import claims, wording
-from dashboard.comparison import Change
+from dashboard import claims, repair_words, wording
 from dashboard.evidence import Effect, Removal
 from dashboard.opened import Rate
+from dashboard.repaired import Moved
 from dashboard.summaries import ClassRow, Fact, Finding
 from ravl.report import Cell, Table
 
@@ -78,24 +78,18 @@ def _row(view: Removal, part: Callable[[Effect], Rate]) -> list[Cell]:
     return [share(part(effect)) for effect in view.effects]
 
 
-def change_table(caption: str, rows: tuple[Change, ...], intervals: dict[str, tuple[float, float]]) -> Table:
-    """Accuracy per group before and after. intervals: of the changes, by name, where they are known."""
+def change_table(caption: str, rows: tuple[Moved, ...]) -> Table:
+    """Accuracy per group before and after."""
     body = tuple(
         (
             Cell(row.name),
-            share(row.before),
-            share(row.after),
-            Cell(wording.points(row.change), note=_between(intervals.get(row.name))),
+            share(row.before.rate),
+            share(row.after.rate),
+            Cell(repair_words.points(row.change.value), note=claims.span(row.change)),
         )
         for row in rows
     )
     return Table(caption, ("Group", "Right before", "Right after", "Change, interval"), body, layout="even")
-
-
-def _between(ends: tuple[float, float] | None) -> str:
-    if ends is None:
-        return ""
-    return " to ".join(wording.signed(round(100 * end)) for end in ends) + " points"
 
 
 def feature_table(rows: tuple[Finding, ...], caption: str = "Features, ranked") -> Table:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard import claims, evidence, opened, summaries, wording
-from dashboard.comparison import compare
+from dashboard import claims, evidence, opened, repair_words, summaries, wording
 from dashboard.opened import Rate
+from dashboard.repaired import outcome, second_audit
 from dashboard.reporting import LIMITS, record, report, report_text, tables
 from dashboard.summaries import ClassRow
 from ravl.errors import RunError
@@ -25,7 +25,7 @@ from ravl.report.page import prose
 from ravl.store import AuditRun, write_json
 from ravl.tables import Clustering, Exemplars, ZeroShot
 from tests.dashboard import conftest
-from tests.dashboard.conftest import make_groups, make_mitigation, make_run
+from tests.dashboard.conftest import make_mitigation, make_run
 from tests.test_report import Reader, loaded
 
 
@@ -161,32 +161,32 @@ def test_the_record(run: AuditRun, book: Ledger, confirm: Callable[[], None]) ->
     assert record.what("adoption", {"events": 2}) == "2 events from before the chain taken into it"
 
 
-def test_before_and_after(run: AuditRun, book: Ledger, workspace: Path, template: Path) -> None:
+def test_before_and_after(run: AuditRun, book: Ledger) -> None:
     assert not any(part.anchor == "repair" for part in report(run, book).sections)
     make_mitigation(run)
     make_mitigation(run, "begun", finished=False)
-    folder = run.mitigation("ravl")
-    change = {"name": "cat with feature 1", "interval": [0.1, 0.6]}
-    treated = {"feature": 1, "name": "", "fixed": {"count": 9, "n": 12}, "broken": {"count": 1, "n": 8}}
-    folder.save_result({**folder.result, "changes": [change], "features": [treated], "compared_on": "/test"})
-    view = compare(*make_groups(conftest.BEFORE, conftest.AFTER))
+    result = run.mitigation("ravl").result
+    view, again = outcome(result), second_audit(result)
+    assert again is not None
     text = Reader(report_text(run, book)).text
-    for sentence in (wording.repaired(view), wording.worse(view)):
-        assert shown(sentence) in text
-    assert "Where feature 1 shows, 9 of 12 errors went and 1 of 8 right answers were lost." in text
-    assert "was not audited again" in text
+    for sentence in (
+        *(repair_words.summary(view), repair_words.worse(view), repair_words.free(view.free)),
+        *(repair_words.regions(view), repair_words.second(again), repair_words.grew_below(again)),
+        *map(repair_words.treated, view.treated),
+        *map(repair_words.grown, again.worse),
+        *map(repair_words.still, again.still_flagged),
+    ):
+        assert sentence
+        assert shown(sentence) in text, sentence
     assert [part.title for part in section(report(run, book), "repair").parts] == ["ravl"]
-    rows = {row[0].text: row for row in table(section(report(run, book), "repair-ravl"), "Groups").rows}
-    assert rows["cat with feature 1"][3] == Cell("+92 points", "+10 to +60 points")
-    assert rows["cat without feature 1"][3].note == ""
+    rows = table(section(report(run, book), "repair-ravl"), "Groups").rows
+    assert [row[0].text for row in rows] == [row.name for row in view.groups]
+    assert rows[0][3] == Cell(repair_words.points(view.groups[0].change.value), claims.span(view.groups[0].change))
 
-    again = make_run(workspace, template / "images", "again")
-    about = again.about
-    about["config"]["model"] = str(folder.model)
-    write_json(again.path / "run.json", about)
-    text = Reader(report_text(AuditRun(run.path), book)).text
-    assert "Audited again as again (" in text
-    assert "it is right on 42 of 60 (70%) images. 1 of 3 features causes errors" in text
+
+def test_a_tuned_model_that_was_not_audited_again(run: AuditRun, book: Ledger) -> None:
+    make_mitigation(run, audited=False)
+    assert "The tuned model was not audited again." in Reader(report_text(run, book)).text
 
 
 def test_files_that_are_gone(run: AuditRun, book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
