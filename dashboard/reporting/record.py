@@ -66,6 +66,8 @@ def what(kind: str, event: dict[str, Any]) -> str:
     """An event in a few words. Plain text."""
     if kind == "verdict" and event.get("decision"):
         return f"feature {event['feature']}: {wording.DECISIONS.get(event['decision'], event['decision'])}"
+    if kind == "grouping" and event.get("kind") == "select":
+        return f"selected regions of features {event['features']} into {event['made']}"
     if kind == "grouping" and event.get("kind"):
         return f"{event['kind']} of features {event['features']} into {event['made']}"
     if kind == "import":

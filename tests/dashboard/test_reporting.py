@@ -158,6 +158,8 @@ def test_the_record(run: AuditRun, book: Ledger, confirm: Callable[[], None]) ->
     raw.execute("DELETE FROM verdicts WHERE id = 1")
     raw.close()
     assert "does not hold together: entry 1 (verdict) was changed" in Reader(report_text(run, book)).text
+    event = {"kind": "select", "features": [2, 3], "made": [4]}
+    assert record.what("grouping", event) == "selected regions of features [2, 3] into [4]"
     assert record.what("adoption", {"events": 2}) == "2 events from before the chain taken into it"
 
 
