@@ -58,6 +58,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.importing": (*RECORDS, "ravl.ledger", "ravl.store"),
     "ravl.report": ("ravl.report.*",),
     "ravl.report.*": ("ravl.report.*", "jinja2", "markupsafe"),
+    "ravl.readings": (*RECORDS, "ravl.ledger"),
     "ravl.summary": (*RECORDS, "ravl.evaluation", "ravl.store"),
     "ravl.progress": (*RECORDS, "ravl.ledger", "psutil", "rich.*"),
     "ravl.planted": RECORDS,
