@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import brand, panels, readers, state, wording
+from dashboard import brand, panels, phrases, readers, state, wording
 from ravl.store import AuditRun
 
 
@@ -37,9 +37,11 @@ def _sidebar() -> None:
     with st.sidebar:
         if chosen is not None:
             _picker(runs, chosen)
+        if state.blind_reader():
+            st.caption(f":material/visibility_off: {phrases.BLIND}")
         for job in book.jobs():
             if job.active:
-                page = {"mitigate": "repair", "feature": "map"}.get(job.kind, "start")
+                page = {"mitigate": "repair", "feature": "map", "regroup": "features"}.get(job.kind, "start")
                 st.caption("Running now")
                 panels.link(page, f"{wording.plain(job.title)}", job.run or chosen)
 

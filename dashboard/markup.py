@@ -143,6 +143,17 @@ def legend(entries: tuple[tuple[str, str, int], ...]) -> str:
     return f'<div class="ravl-legend" role="list" aria-label="Colours of the map">{items}</div>'
 
 
+def key_legend(keys: tuple[tuple[str, str], ...]) -> str:
+    """The keys of a page and what they do."""
+    items = "".join(
+        f"<span role='listitem'><kbd>{html.escape(key)}</kbd> {html.escape(what)}</span>" for key, what in keys
+    )
+    return (
+        f'<div class="ravl-keys" role="list" aria-label="Keys">{items}</div>'
+        '<p class="ravl-note">Keys rest while you type.</p>'
+    )
+
+
 def stage_list(current: str, done: bool) -> str:
     """The stages of an audit: which are finished, which one runs. current: a stage, or one before the first."""
     at = len(STAGES) if done else STAGES.index(current) if current in STAGES else -1
@@ -189,6 +200,11 @@ CSS = """
 .ravl-legend, .ravl-stages { display: flex; flex-wrap: wrap; font-size: 13px; }
 .ravl-legend { gap: 4px 16px; }
 .ravl-stages { gap: 2px 18px; }
+.ravl-keys { display: flex; flex-wrap: wrap; gap: 6px 14px; font-size: 13px; }
+.ravl-keys kbd { font: inherit; font-size: 12px; min-width: 12px; display: inline-block; text-align: center;
+  padding: 0 5px; border-radius: 4px; border: 1px solid color-mix(in srgb, currentColor 40%, transparent);
+  border-bottom-width: 2px; background: color-mix(in srgb, currentColor 6%, transparent); }
+.ravl-note { font-size: 12px; opacity: .75; margin: 4px 0 0; }
 .ravl-stages .later { opacity: .55; }
 .ravl-stages .now { font-weight: 600; }
 """

@@ -217,9 +217,20 @@ def badges(row: Finding) -> None:
     st.badge(claims.evidence(row), color="orange" if row.flagged else "gray", icon=_FLAG if row.flagged else None)
     if row.decision:
         st.badge(wording.DECISIONS[row.decision], color="blue", icon=":material/check:")
+    if row.again:
+        st.badge("Review again", color="red", icon=":material/history:")
 
 
 _FLAG = ":material/flag:"
+
+SHOWN_CLASSES = 12
+"""Rows of a table of classes that are shown at once: some image sets have hundreds."""
+
+
+def again(row: Finding) -> None:
+    """Why the decision has to be made again, where it has."""
+    if row.again:
+        st.warning(wording.plain(row.again), icon=":material/history:")
 
 
 def gain(audit: Audit, rows: tuple[Finding, ...]) -> None:

@@ -5,6 +5,7 @@ A file of a run is replaced as a whole, which changes its folder's time: what is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from dashboard import claims, gallery, jobs, selection, summaries, wording
+from dashboard import claims, gallery, jobs, reviewing, selection, state, summaries, wording
 from dashboard.evidence import Outcome, Trial
 from dashboard.gallery import Card, Pair, Section
 from dashboard.opened import Audit, image_path, read_audit
@@ -22,7 +23,7 @@ from ravl.data import load_images
 from ravl.errors import DataError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun, list_runs, open_workspace
-from ravl.tables import ImageSet
+from ravl.tables import ImageSet, Verdict
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -56,9 +57,22 @@ def _projection(path: str, changed: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(AuditRun(path).projection(), np.float32)
 
 
-def findings(run: AuditRun, book: Ledger) -> tuple[Finding, ...]:
-    """The features of an audit with the decisions of this moment."""
-    return summaries.findings(audit(run), book.verdicts(run.id), book.names(run.id))
+def findings(run: AuditRun, book: Ledger, history: Sequence[Verdict] | None = None) -> tuple[Finding, ...]:
+    """The features of an audit with the decisions of this moment; in a blind reading, with those of the reader alone.
+
+    history: the events of the run, where they are read already.
+    """
+    events = book.history(run.id) if history is None else history
+    rows, digests = _findings(str(run.path), run.path.stat().st_mtime_ns, audit(run))
+    rows = summaries.named(rows, book.names(run.id))
+    blind = state.blind_reader()
+    groupings = () if blind else tuple(book.groupings(run.id))
+    return reviewing.judged(rows, reviewing.holding(events, blind), digests, groupings)
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _findings(path: str, changed: int, _view: Audit) -> tuple[tuple[Finding, ...], dict[int, str]]:
+    return summaries.findings(_view, {}), _view.digests()
 
 
 def shown_points(run: AuditRun, limit: int = selection.MAX_POINTS) -> NDArray[np.int64]:

@@ -294,9 +294,12 @@ class Ledger:
             return [Verdict(**row) for row in connection.execute(query).mappings()]
 
     def verdicts(self, run: str) -> dict[int, Verdict]:
-        """The decision that holds for each feature: the last one, unless it withdraws."""
-        last = {verdict.feature: verdict for verdict in self.history(run)}
-        return {feature: verdict for feature, verdict in last.items() if verdict.decision != WITHDRAWN}
+        """The decision that holds for each feature: the last one that its own reviewer did not withdraw."""
+        standing: dict[tuple[int, str], Verdict] = {}
+        for verdict in self.history(run):
+            standing.pop((verdict.feature, verdict.reviewer), None)  # so that the order is that of the last words
+            standing[verdict.feature, verdict.reviewer] = verdict
+        return {verdict.feature: verdict for verdict in standing.values() if verdict.decision != WITHDRAWN}
 
     def add_grouping(
         self, run: str, kind: str, features: Sequence[int], made: Sequence[int], reviewer: str, note: str = ""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("ravl", "dashboard")
 
 RECORDS = ("ravl.errors", "ravl.config", "ravl.tables", "numpy", "numpy.*")
-RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation")
+RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation", "ravl.readings")
 PURE = (
     *("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.data.painting", "PIL"),
     *("ravl.discovery.scoring", "ravl.discovery.significance", "ravl.discovery.evidence"),
@@ -171,6 +171,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
     **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
     **dict.fromkeys(("dashboard.repair_markup", "dashboard.repair_words", "dashboard.repaired"), PURE),
+    **dict.fromkeys(("dashboard.faults", "dashboard.identity", "dashboard.phrases", "dashboard.reviewing"), PURE),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
@@ -181,6 +182,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "dashboard.repair_panels": SCREEN,
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
     **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
+    **dict.fromkeys(("dashboard.second_reading", "dashboard.who"), SCREEN),
 }
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")

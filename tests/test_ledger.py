@@ -69,6 +69,16 @@ def test_the_last_verdict_holds(ledger: Ledger) -> None:
     assert ledger.verdicts("nothing") == {}
 
 
+def test_a_reviewer_withdraws_nobody_elses_decision(ledger: Ledger) -> None:
+    decide(ledger, 1, "spurious", reviewer="Ada")
+    decide(ledger, 1, "core", reviewer="Bo")
+    assert ledger.verdicts("run")[1].reviewer == "Bo"
+    decide(ledger, 1, WITHDRAWN, reviewer="Bo")
+    assert ledger.verdicts("run")[1].reviewer == "Ada"
+    decide(ledger, 1, WITHDRAWN, reviewer="Ada")
+    assert ledger.verdicts("run") == {}
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([*DECISIONS, WITHDRAWN])), max_size=12))
 def test_what_holds_is_the_last_word_per_feature(
     tmp_path_factory: pytest.TempPathFactory, words: list[tuple[int, str]]

@@ -21,7 +21,9 @@ def render() -> None:
         return
     repair_panels.origin(state.workspace(), run)
     audit = readers.audit(run)
-    view = summaries.overview(audit, readers.ledger(state.workspace()).verdicts(run.id))
+    book = readers.ledger(state.workspace())
+    rows = readers.findings(run, book)
+    view = summaries.overview(audit, {row.feature: row.verdict for row in rows if row.verdict}, rows)
     st.markdown(claims.headline(view))
     _findings(audit, view, run.id)
     _expected(audit, view)
