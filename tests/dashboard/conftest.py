@@ -18,7 +18,7 @@ from ravl.config import AuditConfig, EvidenceConfig, MitigationConfig, PromptsCo
 from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
-from ravl.ledger import Job, Ledger
+from ravl.ledger import Job, Ledger, seen_digest
 from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, rate
 from ravl.mitigation.comparison import document as comparison_document
 from ravl.mitigation.rematch import About, Audited, rematch
@@ -390,6 +390,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def confirm(run: AuditRun, book: Ledger) -> Callable[[], None]:
     def add() -> None:
-        book.add_verdict(run.id, 1, "eel", "spurious", "Ada", "digest", "red square", "not an eel")
+        seen = seen_digest(np.flatnonzero(run.feature_label() == 1))
+        book.add_verdict(run.id, 1, "eel", "spurious", "Ada", seen, "red square", "not an eel")
 
     return add
