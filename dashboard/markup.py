@@ -6,12 +6,12 @@ import html
 import math
 from collections.abc import Callable
 
-from dashboard.claims import OPERATORS, probability, span
+from dashboard.claims import OPERATORS, beyond, errors_gone, evidence, probability, span
 from dashboard.evidence import Effect, Removal
 from dashboard.opened import Rate
 from dashboard.palette import Palette
-from dashboard.summaries import ClassRow, Fact
-from dashboard.wording import percent, signed, stage
+from dashboard.summaries import ClassRow, Fact, Finding
+from dashboard.wording import DECISIONS, percent, signed, stage, title
 from ravl.store import STAGES
 
 
@@ -91,6 +91,27 @@ def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: st
         for name, value in rows
     )
     return _table(caption, _head("Class", "Right", ""), body, "wide-3")
+
+
+def beside_table(rows: tuple[Finding, Finding]) -> str:
+    """Two features beside each other: a column each."""
+    lines: list[tuple[str, Callable[[Finding], str]]] = [
+        ("Mistaken for", lambda row: html.escape(row.pull) or "–"),
+        ("What removing it shows", lambda row: evidence(row)),
+        ("Errors that go", lambda row: errors_gone(row)),
+        ("Wrong images that become right without it", lambda row: _cell(row.fixed)),
+        ("The same, with another piece removed instead", lambda row: _cell(row.control)),
+        ("Wrong, of the images that show it", lambda row: _cell(Rate(row.n_errors, row.n_images))),
+        ("Regions", lambda row: f"{row.n_regions:,}"),
+        ("Gap above chance, with its interval", lambda row: beyond(row.beyond)),
+        ("Decision", lambda row: DECISIONS.get(row.decision, "–")),
+    ]
+    body = "".join(
+        f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell(row)}</td>' for row in rows)}</tr>"
+        for label, cell in lines
+    )
+    head = _head("", *(html.escape(title(row)) for row in rows))
+    return _table("Two features beside each other", head, body, "plain")
 
 
 def fact_table(rows: tuple[Fact, ...], caption: str) -> str:

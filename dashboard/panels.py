@@ -34,9 +34,10 @@ SILENT_SECONDS = 60
 
 
 _PAGE = """
-.stMainBlockContainer h1 { font-size: 2rem; padding-bottom: 0; }
+.stMainBlockContainer h1 { font-size: 1.9rem; padding: 0; line-height: 1.2; }
 .stMainBlockContainer h3 { font-size: 1.3rem; padding-top: .6rem; }
 .stMainBlockContainer { max-width: 1240px; padding-left: 2.5rem; padding-right: 2.5rem; }
+@media (max-width: 900px) { .stMainBlockContainer { padding-left: 1.25rem; padding-right: 1.25rem; } }
 """
 
 
@@ -252,6 +253,18 @@ def crop_gallery(view: Audit, crops: tuple[Crop, ...], key: str) -> None:
         _enlarge(view, crops[clicked])
 
 
+def pixel_switch(where: str = "page") -> None:
+    """Whether small pictures show their pixels, on all pages of this session."""
+    key = f"pixelated-{where}"
+    state.set_widget(key, state.pixelated())
+    st.toggle(
+        "Pixels",
+        key=key,
+        help="Shows the pixels of small pictures as they are, instead of smoothing them.",
+        on_change=lambda: state.show_pixels(bool(state.widget(key))),
+    )
+
+
 def strip(audit: Audit, feature: int, limit: int) -> None:
     """One row of a feature's crops."""
     best = readers.cards(audit, summaries.exemplars(audit, feature, limit))
@@ -314,6 +327,17 @@ def _draw_large(view: Audit, crop: Crop) -> None:
         first, second = wording.crop_caption(crop)
         facts = (first, second, f"image {crop.image}", f"region {crop.region}")
         st.markdown(wording.plain(" · ".join(filter(None, facts))))
-        outline = st.toggle("Show the box", value=True, key=f"outline-{crop.region}")
-        picture = readers.full_picture(view, crop, outline)
-        st.image(picture, width="content", alt=wording.crop_alt(crop, whole=True))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            whole = st.segmented_control(
+                "What is shown",
+                [True, False],
+                default=True,
+                required=True,
+                format_func={True: "Whole image", False: "Region alone"}.__getitem__,
+                key=f"whole-{crop.region}",
+                label_visibility="collapsed",
+            )
+            outline = st.toggle("Show the box", value=True, key=f"outline-{crop.region}", disabled=not whole)
+            pixel_switch("large")
+        picture = readers.full_picture(view, crop, outline) if whole else readers.large_crop(view, crop)
+        st.image(picture, width="content", alt=wording.crop_alt(crop, whole=bool(whole)))

@@ -16,6 +16,8 @@ from PIL import Image
 
 from dashboard import claims, gallery, jobs, reviewing, selection, state, summaries, wording
 from dashboard.evidence import Outcome, Trial
+from dashboard.family import Grouped
+from dashboard.family import grouped as read_grouped
 from dashboard.gallery import Card, Pair, Section
 from dashboard.opened import Audit, image_path, read_audit
 from dashboard.summaries import Crop, Finding
@@ -107,17 +109,30 @@ def region_texts(view: Audit, regions: NDArray[np.integer[Any]], line: str) -> l
     ]
 
 
+def grouped(run: AuditRun) -> Grouped:
+    """The clusters of an audit and the features that they make."""
+    return _grouped(str(run.path), run.path.stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _grouped(path: str, changed: int) -> Grouped:
+    return read_grouped(AuditRun(path))
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)
-def _pictures(file: str, changed: int, box: gallery.Box, _images: ImageSet, image: int) -> tuple[str, str]:
+def _pictures(
+    file: str, changed: int, box: gallery.Box, smooth: bool, _images: ImageSet, image: int
+) -> tuple[str, str]:
     """Crop and outlined image as data URIs; about 15 kB a pair, so the cache stays below 60 MB.
 
     The key is the file, its time of change and the box; the image set (named with an underscore: not hashed) reads it.
     """
     [picture] = load_images(_images, [image])
-    return gallery.data_uri(gallery.cropped(picture, box)), gallery.data_uri(gallery.outlined(picture, (box,)))
+    crop, whole = gallery.cropped(picture, box, smooth=smooth), gallery.outlined(picture, (box,), smooth=smooth)
+    return gallery.data_uri(crop), gallery.data_uri(whole)
 
 
 def cards(view: Audit, crops: tuple[Crop, ...]) -> tuple[Card, ...]:
@@ -132,7 +147,7 @@ def _card(view: Audit, number: int, crop: Crop) -> Card:
     pair: tuple[str | None, str | None] = (None, None)
     try:
         path, changed = _file(view, crop.image)
-        pair = _pictures(path, changed, crop.box, view.images, crop.image)
+        pair = _pictures(path, changed, crop.box, not state.pixelated(), view.images, crop.image)
     except DataError as error:
         missing = str(error)
     return Card(number, pair[0], pair[1], alts[0], alts[1], first, second, not crop.right, missing)
@@ -150,8 +165,16 @@ def _file(view: Audit, image: int) -> tuple[str, int]:
 def full_picture(view: Audit, crop: Crop, outline: bool) -> Image.Image:
     """The whole image at reading size, with or without the box. Raises DataError when it cannot be read."""
     [image] = load_images(view.images, [crop.image])
-    side = _side(image)
-    return gallery.outlined(image, (crop.box,), side) if outline else gallery.fitted(image.convert("RGB"), side)
+    side, smooth = _side(image), not state.pixelated()
+    if outline:
+        return gallery.outlined(image, (crop.box,), side, smooth)
+    return gallery.fitted(image.convert("RGB"), side, smooth=smooth)
+
+
+def large_crop(view: Audit, crop: Crop) -> Image.Image:
+    """The region alone at reading size. Raises DataError when the image cannot be read."""
+    [image] = load_images(view.images, [crop.image])
+    return gallery.cropped(image, crop.box, gallery.READING, not state.pixelated())
 
 
 def _side(image: Image.Image) -> int:

@@ -133,6 +133,13 @@ def chosen_feature(run: str, features: list[int]) -> int | None:
     return feature
 
 
+def asked_feature(run: str) -> int | None:
+    """The feature that was asked for, whether the audit still has it or not."""
+    address = st.query_params.get("feature", "")
+    kept: int | None = st.session_state.get(f"ravl:feature:{run}")
+    return int(address) if address.isdecimal() else kept
+
+
 def choose_feature(run: str, feature: int) -> None:
     """Make `feature` the one on the screen, in the address too."""
     st.session_state[f"ravl:feature:{run}"] = feature
@@ -284,6 +291,16 @@ def visits() -> int:
     """How many pages were entered in this session."""
     number: int = st.session_state.get("ravl:visits", 0)
     return number
+
+
+def pixelated() -> bool:
+    """Whether small pictures are shown with their pixels instead of smoothed."""
+    return bool(st.session_state.get("ravl:pixelated", False))
+
+
+def show_pixels(on: bool) -> None:
+    """Show pixels, or smooth them, on all pages of this session."""
+    st.session_state["ravl:pixelated"] = on
 
 
 def remembered(name: str, default: Any) -> Any:

@@ -152,6 +152,18 @@ def pick(rows: tuple[Finding, ...], show: str) -> tuple[Finding, ...]:
     return tuple(row for row in rows if tests[show](row))
 
 
+def search(rows: tuple[Finding, ...], pull: str, text: str) -> tuple[Finding, ...]:
+    """The rows whose errors go to the class `pull` and in which `text` occurs, whatever its case; empty means any."""
+    words = text.casefold().split()
+
+    def found(row: Finding) -> bool:
+        note = row.verdict.note if row.verdict else ""
+        said = f"feature {row.feature} {row.name} {note} {row.pull} {row.decision}".casefold()
+        return (not pull or row.pull == pull) and all(word in said for word in words)
+
+    return tuple(row for row in rows if found(row))
+
+
 @dataclass(frozen=True)
 class ClassRow:
     """Accuracy of one class with and without a feature.

@@ -24,8 +24,15 @@ def ask(book: Ledger) -> Person:
 def _declared(book: Ledger, who: Person) -> None:
     if who.name and not state.remembered("renaming", False):
         with st.container(horizontal=True, vertical_alignment="center", key="reviewer"):
-            st.markdown(phrases.deciding_as(who), width="content", help=identity.EXPLAINED[who.identity])
-            st.button("Change", type="tertiary", key="rename", on_click=state.remember, args=("renaming", True))
+            st.caption(phrases.deciding_as(who), width="content")
+            st.button(
+                "Change",
+                type="tertiary",
+                key="rename",
+                help=identity.EXPLAINED[who.identity],
+                on_click=state.remember,
+                args=("renaming", True),
+            )
         return
     st.text_input(
         "Your name",

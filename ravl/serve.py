@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from dashboard.server import environment, streamlit_command
 from ravl.errors import RunError
@@ -16,7 +19,8 @@ START_SECONDS = 60.0
 
 
 def serve(workspace: Path, host: str, port: int, open_browser: bool) -> int:
-    """Serve until interrupted; returns 0. Raises RunError when the server ends before it answers."""
+    """Serve until interrupted or told to end; returns 0. Raises RunError when the server ends before it answers."""
+    signal.signal(signal.SIGTERM, _end)  # else this process ends alone, and leaves the server behind
     process = subprocess.Popen(
         streamlit_command(workspace, port, host), env=environment(workspace), stdout=subprocess.DEVNULL
     )
@@ -35,6 +39,10 @@ def serve(workspace: Path, host: str, port: int, open_browser: bool) -> int:
     finally:
         process.terminate()
         process.wait()
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> None:

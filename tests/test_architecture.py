@@ -21,6 +21,7 @@ PURE = (
 )
 SCREEN = (*PURE, "ravl.export", "streamlit")
 REPORT = (*PURE, "dashboard.reporting.*", "ravl.chain", "ravl.report")
+SCREEN = (*PURE, "ravl.export", "streamlit", "streamlit.delta_generator")
 TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")
 TRANSFORMERS = ("transformers", "transformers.*")
 LIBRARIES = (*TRANSFORMERS, "open_clip", "open_clip.*")
@@ -172,6 +173,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
     **dict.fromkeys(("dashboard.repair_markup", "dashboard.repair_words", "dashboard.repaired"), PURE),
     **dict.fromkeys(("dashboard.faults", "dashboard.identity", "dashboard.phrases", "dashboard.reviewing"), PURE),
+    "dashboard.family": PURE,
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
@@ -183,6 +185,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
     **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
     **dict.fromkeys(("dashboard.second_reading", "dashboard.who"), SCREEN),
+    **dict.fromkeys(("dashboard.regrouping", "dashboard.second_reading", "dashboard.who"), SCREEN),
 }
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import (
     claims,
@@ -52,12 +53,13 @@ def render() -> None:
             "This audit found no features, so there is nothing to decide.", "overview", "To the overview", run.id
         )
         return
-    view = _where(run, rows)
+    place, options = st.container(), st.container(horizontal=True, vertical_alignment="center", key="last-decision")
+    view = _where(run, rows, options)
     row = view.current
     assert row is not None  # rows are not empty
     state.choose_feature(run.id, row.feature)
-    _progress(run.id, view)
-    _last(run.id, view, rows)
+    with place:
+        _progress(run.id, view)
     left, right = st.columns([2, 1], gap="medium")
     with left:
         _evidence(audit, row)
@@ -70,9 +72,12 @@ def render() -> None:
     _prepare(audit, view)
 
 
-def _where(run: AuditRun, rows: tuple[Finding, ...]) -> Review:
+def _where(run: AuditRun, rows: tuple[Finding, ...], place: DeltaGenerator) -> Review:
+    """Draw what was done last and the options; the queue and where in it the person is."""
     flagged = summaries.pick(rows, "flagged")
-    with st.container(horizontal=True, vertical_alignment="center", key="review-options"):
+    with place:
+        _last(run.id, rows)
+        st.space("stretch")
         only = bool(flagged) and st.toggle(
             f"Only flagged features ({len(flagged)} of {len(rows)})",
             value=True,
@@ -100,34 +105,30 @@ def _progress(run: str, view: Review) -> None:
                 on_click=state.choose_feature,
                 args=(run, target),
             )
-
-
-def _last(run: str, view: Review, rows: tuple[Finding, ...]) -> None:
-    """What was done last, and its undoing, which stay on the screen while the next feature is shown."""
-    done = state.last_done(run)
-    finished = view.decided == len(view.rows)
-    with st.container(horizontal=True, vertical_alignment="center", key="last-decision"):
-        st.button(
-            "Undo",
-            key="undo",
-            shortcut="Z",
-            icon=":material/undo:",
-            disabled=done is None,
-            help="Withdraws your last decision and shows its feature again. That is recorded too.",
-            on_click=state.action(_undo),
-            args=(run,),
-        )
-        if done is not None:
-            titles = {row.feature: wording.title(row) for row in rows}
-            said = titles.get(done.feature, f"Feature {done.feature}")
-            st.markdown(phrases.recorded(done, said), width="content")
-        else:
-            st.caption("Your last decision stands here, and can be undone.", width="content")
-        if finished:
-            st.markdown(phrases.all_decided(len(view.rows)), width="content")
-            st.space("stretch")
+    if view.decided == total:
+        with st.container(horizontal=True, vertical_alignment="center", key="all-decided"):
+            st.markdown(phrases.all_decided(total), width="content")
             panels.link("repair", "Repair the model", run)
             panels.link("export", "Hand the list over", run)
+
+
+def _last(run: str, rows: tuple[Finding, ...]) -> None:
+    """What was done last, and its undoing, which stay on the screen while the next feature is shown."""
+    done = state.last_done(run)
+    st.button(
+        "Undo",
+        key="undo",
+        shortcut="Z",
+        icon=":material/undo:",
+        disabled=done is None,
+        help="Withdraws your last decision and shows its feature again. That is recorded too.",
+        on_click=state.action(_undo),
+        args=(run,),
+    )
+    if done is not None:
+        titles = {row.feature: wording.title(row) for row in rows}
+        said = phrases.shortened(titles.get(done.feature, f"Feature {done.feature}"), 60)
+        st.markdown(phrases.recorded(done, said), width="content")
 
 
 def _evidence(audit: Audit, row: Finding) -> None:
@@ -160,8 +161,6 @@ def _prepare(audit: Audit, view: Review) -> None:
 
 def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Person, last: int) -> None:
     recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
-    _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
-    _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
     # a blind reader must neither see nor be stopped by what others decided in the meantime
     after = None if state.blind_reader() else last
     seen, onward = audit.seen(row.feature), reviewing.following(view, row.feature)
@@ -180,20 +179,22 @@ def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Per
         )
     if problem := identity.missing(person):
         st.caption(wording.plain(problem))
+    _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
+    _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
     _unsaved(run.id, row, seen, person, after, recorded)
 
 
 def _text(field: str, label: str, run: str, feature: int, recorded: str, placeholder: str) -> None:
     key = _key(field, run, feature)
     value = state.draft(run, feature, field, recorded)
-    draw = st.text_input if field == "name" else st.text_area
-    draw(
-        label,
-        value=value,
-        key=key,
-        placeholder=placeholder,
-        on_change=lambda: state.keep_draft(run, feature, field, str(state.widget(key) or "")),
-    )
+
+    def keep() -> None:
+        state.keep_draft(run, feature, field, str(state.widget(key) or ""))
+
+    if field == "name":
+        st.text_input(label, value=value, key=key, placeholder=placeholder, on_change=keep)
+    else:
+        st.text_area(label, value=value, key=key, placeholder=placeholder, on_change=keep, height=88)
 
 
 def _key(field: str, run: str, feature: int) -> str:

@@ -95,7 +95,7 @@ def make_zero_shot(images: ImageSet) -> ZeroShot:
 def make_clustering(images: ImageSet, extra: int = 0) -> Clustering:
     """Feature 0: the shapes (first region); 1: the mark; 2: some top right corners; the rest is noise.
 
-    extra: this many more features, each the bottom left corners of five images.
+    extra: this many more features, each the bottom left corners of five images (of fewer, where there are many).
     """
     label = np.full((len(images), 4), -1)
     label[:, 0] = 0
@@ -103,7 +103,8 @@ def make_clustering(images: ImageSet, extra: int = 0) -> Clustering:
         if has_mark(int(y), i % PER_CLASS):
             label[i, 3] = 1
     label[:10, 1] = 2
-    label[: 5 * extra, 2] = 3 + np.arange(5 * extra) // 5
+    each = max(1, min(5, len(images) // max(extra, 1)))
+    label[: each * extra, 2] = 3 + np.arange(each * extra) // each
     label = label.ravel()
     medoid = [int(np.flatnonzero(label == c)[0]) for c in range(3 + extra)]
     vectors = np.eye(3 + extra, 4)
