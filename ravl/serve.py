@@ -18,11 +18,14 @@ from ravl.errors import RunError
 START_SECONDS = 60.0
 
 
-def serve(workspace: Path, host: str, port: int, open_browser: bool) -> int:
-    """Serve until interrupted or told to end; returns 0. Raises RunError when the server ends before it answers."""
+def serve(workspace: Path, host: str, port: int, open_browser: bool, accepted: bool = False) -> int:
+    """Serve until interrupted or told to end; returns 0. Raises RunError when the server ends before it answers.
+
+    accepted: that others can reach it though there is no login.
+    """
     signal.signal(signal.SIGTERM, _end)  # else this process ends alone, and leaves the server behind
     process = subprocess.Popen(
-        streamlit_command(workspace, port, host), env=environment(workspace), stdout=subprocess.DEVNULL
+        streamlit_command(workspace, port, host), env=environment(workspace, accepted), stdout=subprocess.DEVNULL
     )
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     try:

@@ -185,6 +185,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
     **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
     **dict.fromkeys(("dashboard.second_reading", "dashboard.who"), SCREEN),
+    "dashboard.entrance": SCREEN,
     **dict.fromkeys(("dashboard.regrouping", "dashboard.second_reading", "dashboard.who"), SCREEN),
 }
 

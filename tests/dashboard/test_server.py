@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.server import OPTIONS, application, environment, streamlit_command
+from dashboard.server import OPTIONS, application, environment, reachable, streamlit_command
 
 ROOT = Path(__file__).resolve().parents[2]
 ONLY_IN_FILE = {"server.address": "127.0.0.1", "server.allowedHosts": ["127.0.0.1", "localhost"]}
@@ -88,6 +88,32 @@ def test_command_listens_on_loopback() -> None:
 def test_names_that_requests_may_use(host: str, allowed: set[str]) -> None:
     flags = [flag for flag in streamlit_command("w", 1, host) if flag.startswith("--server.allowedHosts=")]
     assert {flag.split("=")[1] for flag in flags} == allowed
+
+
+@pytest.mark.parametrize(
+    ("address", "accepted", "login", "found"),
+    [
+        ("127.0.0.1", "", False, False),
+        ("127.8.8.8", "", False, False),
+        ("::1", "", False, False),
+        ("localhost", "", False, False),
+        (None, "", False, True),  # streamlit started by hand without an address listens everywhere
+        ("", "", False, True),
+        ("0.0.0.0", "", False, True),
+        ("10.0.0.7", "", False, True),
+        ("ravl.clinic.org", "", False, True),
+        ("10.0.0.7", "1", False, False),
+        ("10.0.0.7", "0", False, True),
+        (None, "", True, False),
+    ],
+)
+def test_who_can_reach_the_server(address: str | None, accepted: str, login: bool, found: bool) -> None:
+    assert reachable(address, {"RAVL_ACCEPT_NO_LOGIN": accepted}, login) is found
+
+
+def test_what_was_accepted_is_told_to_the_pages() -> None:
+    assert environment("w", accepted=True)["RAVL_ACCEPT_NO_LOGIN"] == "1"
+    assert "RAVL_ACCEPT_NO_LOGIN" not in environment("w")
 
 
 def test_headless_can_be_turned_off() -> None:
