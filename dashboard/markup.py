@@ -134,8 +134,10 @@ def _head(*cells: str) -> str:
 
 def _table(caption: str, head: str, body: str, kind: str = "wide-4") -> str:
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
+    spoken = html.escape(caption, quote=True)
     return (
-        f'<div class="ravl-scroll"><table class="ravl-table {kind}"><caption>{html.escape(caption)}</caption>'
+        f'<div class="ravl-scroll" tabindex="0" role="region" aria-label="{spoken}">'
+        f'<table class="ravl-table {kind}"><caption>{html.escape(caption)}</caption>'
         f"{top}<tbody>{body}</tbody></table></div>"
     )
 

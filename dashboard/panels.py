@@ -37,13 +37,17 @@ _PAGE = """
 .stMainBlockContainer h1 { font-size: 1.9rem; padding: 0; line-height: 1.2; }
 .stMainBlockContainer h3 { font-size: 1.3rem; padding-top: .6rem; }
 .stMainBlockContainer { max-width: 1240px; padding-left: 2.5rem; padding-right: 2.5rem; }
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] * { color: var(--ravl-quiet); opacity: 1; }
+.stApp button[data-selected="true"] p { color: var(--ravl-text); }
 @media (max-width: 900px) { .stMainBlockContainer { padding-left: 1.25rem; padding-right: 1.25rem; } }
 """
 
 
 def style() -> None:
     """The style sheet of tables, legends and galleries, and the width of the page; drawn once a page."""
-    st.html(f"<style>{markup.CSS}{gallery.CSS}{_PAGE}</style>")
+    colours = state.colours()
+    names = f":root {{ --ravl-quiet: {colours.quiet}; --ravl-text: {colours.text}; }}"
+    st.html(f"<style>{names}{markup.CSS}{gallery.CSS}{_PAGE}</style>")
 
 
 def heading(title: str, purpose: str) -> None:

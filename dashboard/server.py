@@ -35,7 +35,7 @@ OPTIONS: tuple[tuple[str, str], ...] = (
     ("theme.paddingBottom", "3rem"),
     ("theme.light.primaryColor", "#0072B2"),
     ("theme.light.secondaryBackgroundColor", "#F3F5F7"),
-    ("theme.dark.primaryColor", "#2B7DBB"),
+    ("theme.dark.primaryColor", "#2573AF"),
     ("theme.dark.backgroundColor", "#12161C"),
     ("theme.dark.secondaryBackgroundColor", "#1D232C"),
 )
