@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dashboard import claims, gallery, jobs, reviewing, selection, state, summaries, wording
+from dashboard.carried import Carried, carried, same_regions
 from dashboard.evidence import Outcome, Trial
 from dashboard.family import Grouped
 from dashboard.family import grouped as read_grouped
@@ -68,8 +69,29 @@ def findings(run: AuditRun, book: Ledger, history: Sequence[Verdict] | None = No
     rows, digests = _findings(str(run.path), run.path.stat().st_mtime_ns, audit(run))
     rows = summaries.named(rows, book.names(run.id))
     blind = state.blind_reader()
-    groupings = () if blind else tuple(book.groupings(run.id))
-    return reviewing.judged(rows, reviewing.holding(events, blind), digests, groupings)
+    holding = reviewing.holding(events, blind)
+    if blind:
+        return reviewing.judged(rows, holding, digests)
+    return reviewing.judged(rows, holding, digests, book.groupings(run.id), _before(run, book))
+
+
+def _before(run: AuditRun, book: Ledger) -> dict[int, Carried]:
+    """Decisions of earlier audits of the same regions, those of the latest first."""
+    found: dict[int, Carried] = {}
+    for earlier in runs(state.workspace()):
+        if earlier.id != run.id and (past := _decided(earlier, book)) and same_regions(run, earlier):
+            label = _feature_label(str(earlier.path), earlier.path.stat().st_mtime_ns)
+            found = {**carried(earlier.name, audit(run).feature_of, label, past), **found}
+    return found
+
+
+def _decided(run: AuditRun, book: Ledger) -> dict[int, Verdict]:
+    return reviewing.holding(book.history(run.id))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _feature_label(path: str, changed: int) -> NDArray[np.int32]:
+    return AuditRun(path).feature_label()
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)

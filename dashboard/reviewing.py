@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
+from dashboard.carried import Carried, sentence
 from dashboard.summaries import Finding, Review
 from dashboard.wording import DECISIONS, moment
 from ravl.ledger import Grouping
@@ -45,10 +47,12 @@ def judged(
     holding: Mapping[int, Verdict],
     digests: Mapping[int, str],
     groupings: Sequence[Grouping] = (),
+    before: Mapping[int, Carried] = MappingProxyType({}),
 ) -> tuple[Finding, ...]:
     """The features with the decisions that hold, and why some have to be looked at again.
 
-    digests: of the regions that each feature has now. groupings: merges and splits, oldest first.
+    digests: of the regions that each feature has now. groupings: merges and splits, oldest first. before: decisions of
+    earlier audits of the same regions.
     """
     came = {feature: grouping for grouping in groupings for feature in grouping.made}
     out = []
@@ -59,6 +63,8 @@ def judged(
             row = replace(row, name=verdict.name or row.name, verdict=verdict, again=_changed(verdict) if changed else "")
         elif grouping is not None:
             row = replace(row, again=_regrouped(grouping, holding))
+        elif row.feature in before:
+            row = replace(row, again=sentence(before[row.feature]))
         out.append(row)
     return tuple(out)
 

@@ -173,7 +173,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
     **dict.fromkeys(("dashboard.repair_markup", "dashboard.repair_words", "dashboard.repaired"), PURE),
     **dict.fromkeys(("dashboard.faults", "dashboard.identity", "dashboard.phrases", "dashboard.reviewing"), PURE),
-    "dashboard.family": PURE,
+    **dict.fromkeys(("dashboard.carried", "dashboard.family"), PURE),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
