@@ -51,6 +51,8 @@ def draw(run: AuditRun, audit: Audit, book: Ledger, rows: tuple[Finding, ...], r
         found = family.parts(audit, readers.grouped(run), row.feature, SHOWN_CROPS)
         st.markdown(wording.plain(family.parts_sentence(found)))
         person = who.ask(book)
+        if problem := missing(person):
+            st.caption(wording.plain(problem))
         note = st.text_input(
             "Why you merge or split", key=f"regroup-note-{run.id}", placeholder="kept with the change", max_chars=1000
         )

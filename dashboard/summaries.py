@@ -71,12 +71,17 @@ class Finding:
 def findings(
     audit: Audit, verdicts: dict[int, Verdict], names: Mapping[int, str] = MappingProxyType({})
 ) -> tuple[Finding, ...]:
-    """All features in rank order. names: of features that people made, until a decision names them."""
+    """All features in rank order, but those that a merge or split retired: no region is theirs any more.
+
+    names: of features that people made, until a decision names them.
+    """
     wrong = ~audit.zero_shot.correct
     decider = np.append(audit.feature_of, -1)[audit.deciding]  # index -1 (no deciding region) finds noise
     called = Counter(audit.zero_shot.predicted[wrong].tolist())
     decided = Counter(zip(decider[wrong].tolist(), audit.zero_shot.predicted[wrong].tolist(), strict=True))
-    rows = (_finding(audit, place, verdicts, called, decided) for place in range(len(audit.evidence)))
+    scores = audit.features
+    there = [f for f in audit.evidence.feature.tolist() if scores.n_regions[scores.row_of(f)] > 0]
+    rows = (_finding(audit, rank, f, verdicts, called, decided) for rank, f in enumerate(there, 1))
     return named(rows, names)
 
 
@@ -87,20 +92,21 @@ def named(rows: Iterable[Finding], names: Mapping[int, str]) -> tuple[Finding, .
 
 def _finding(
     audit: Audit,
-    place: int,
+    rank: int,
+    feature: int,
     verdicts: dict[int, Verdict],
     called: Mapping[int, int],
     decided: Mapping[tuple[int, int], int],
 ) -> Finding:
     """called: wrong images by predicted class; decided: the same by the feature of their deciding region too."""
     scores, chance, evidence = audit.features, audit.significance, audit.evidence
-    feature = int(evidence.feature[place])
-    row, test, verdict = scores.row_of(feature), chance.row_of(feature), verdicts.get(feature)
+    place, row, test = evidence.row_of(feature), scores.row_of(feature), chance.row_of(feature)
+    verdict = verdicts.get(feature)
     pull, share = int(scores.pull_class[row]), float(evidence.error_share[place])
     fixed, control = fixed_errors(audit, feature)
     n_wrong = sum(called.values())
     return Finding(
-        rank=place + 1,
+        rank=rank,
         feature=feature,
         name=verdict.name if verdict else "",
         pull=audit.class_names[pull] if pull >= 0 else "",

@@ -148,6 +148,7 @@ def test_two_browsers_on_one_feature(
         assert first.complaints == second.complaints == []
 
 
+WIDER = "() => { const m = document.querySelector('[data-testid=stMain]'); return m.scrollWidth - m.clientWidth }"
 NASTY = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> **b** $x$ :red[r] 🟥 שלום مرحبا'
 
 
@@ -163,7 +164,9 @@ def test_what_people_write_is_shown_as_text(window: Window, workspace: Path, run
         window.open(f"{page}?run={run.id}&feature={feature}" if page else "")
         assert window.page.evaluate("() => window.hacked === undefined")
         assert window.page.locator("img[src='x']").count() == 0
-        width = window.page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollWidth - innerWidth")
+        width = window.page.evaluate(
+            "() => { const m = document.querySelector('[data-testid=stMain]'); return m.scrollWidth - m.clientWidth }"
+        )
         assert width <= 0, f"/{page} is wider than the window by {width} pixels"
     window.open(f"review?run={run.id}&feature={feature}")
     expect(window.page.get_by_role("heading", name=NASTY[:40]).first).to_be_visible()

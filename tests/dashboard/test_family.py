@@ -181,3 +181,11 @@ def test_a_long_table_has_pages_and_a_search(workspace: Path, template: Path) ->
     assert "No feature is in this group." in said(checked(app))
     go(app, "review")
     assert "feature 1 of 1" in "\n".join(piece.proto.text for piece in app.get("progress"))
+
+
+def test_what_a_merge_retired_is_listed_no_more(audit: opened.Audit) -> None:
+    """As the scores of a run look after a merge: the old ids are there, without regions."""
+    n_regions = np.where(audit.features.feature == 2, 0, audit.features.n_regions)
+    merged = replace(audit, features=replace(audit.features, n_regions=n_regions))
+    rows = summaries.findings(merged, {})
+    assert [(row.rank, row.feature) for row in rows] == [(1, 1), (2, 0)]
