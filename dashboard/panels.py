@@ -39,6 +39,11 @@ _PAGE = """
 .stMainBlockContainer { max-width: 1240px; padding-left: 2.5rem; padding-right: 2.5rem; }
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] * { color: var(--ravl-quiet); opacity: 1; }
 .stApp button[data-selected="true"] p { color: var(--ravl-text); }
+@media (max-width: 1050px) {
+  .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
+  .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
+    > [data-testid="stColumn"] { min-width: 100%; }
+}
 @media (max-width: 900px) { .stMainBlockContainer { padding-left: 1.25rem; padding-right: 1.25rem; } }
 """
 

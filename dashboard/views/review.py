@@ -60,7 +60,7 @@ def render() -> None:
     state.choose_feature(run.id, row.feature)
     with place:
         _progress(run.id, view)
-    left, right = st.columns([2, 1], gap="medium")
+    left, right = st.container(key="review-body").columns([2, 1], gap="medium")
     with left:
         _evidence(audit, row)
     with right:
