@@ -113,6 +113,12 @@ def make_clustering(images: ImageSet, extra: int = 0) -> Clustering:
     return Clustering(label, (label >= 0) * 0.9, medoid, zeros, np.zeros(4), np.eye(4), vectors, low)
 
 
+def nothing(clustering: Clustering) -> Clustering:
+    """The same regions, all of them noise."""
+    none = {name: getattr(clustering, name)[:0] for name in ("medoid", "medoid_vector", "min_similarity")}
+    return replace(clustering, label=np.full(len(clustering.label), -1), strength=0 * clustering.strength, **none)
+
+
 def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot) -> Exemplars:
     """Up to 6 a feature, wrong images first."""
     rows: list[tuple[int, int, int, int, float]] = []
@@ -127,7 +133,9 @@ def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot
                 else (int(zero_shot.label[image]) + 1) % 3
             )
             rows.append((feature, int(region), image, against, 3.0 - place))
-    feature, region, image, against, contribution = (np.array(column) for column in zip(*rows, strict=True))
+    columns = np.array(rows, float).reshape(-1, 5).T
+    feature, region, image, against = columns[:4].astype(int)
+    contribution = columns[4]
     return Exemplars(feature, region, image, against, contribution, contribution, contribution + 0.5)
 
 
@@ -176,8 +184,9 @@ def make_run(
     tested: tuple[int, ...] = (1, 2),
     rule: str = "evidence",
     extra: int = 0,
+    noise: bool = False,
 ) -> AuditRun:
-    """Write the run, up to and including the stage `until`. tested: the features that are removed."""
+    """Write the run, up to and including the stage `until`. tested: the features that are removed. noise: find none."""
     images = draw_images(images_at) if not images_at.exists() else _labelled(images_at)
     images = replace(images, class_names=classes)
     config = AuditConfig(
@@ -189,9 +198,11 @@ def make_run(
     )
     run = AuditRun.create(workspace, name, config, {"data": "feed", "model": "beef", "preprocessing": "cafe"})
     regions, zero_shot, clustering = make_regions(images), make_zero_shot(images), make_clustering(images, extra)
-    families = Families(np.arange(3 + extra), [""] * (3 + extra))
+    clustering = nothing(clustering) if noise else clustering
+    n = clustering.n_clusters
+    families = Families(np.arange(n), [""] * n)
     label = families.features_of(clustering.label)
-    scores = score_features(regions, zero_shot, label, 3 + extra, config.scoring)
+    scores = score_features(regions, zero_shot, label, n, config.scoring)
     chance = significance(scores, regions, zero_shot, label, config.significance, config.seed)
     found = make_counterfactuals(regions, clustering, zero_shot, tested)
     alpha = config.significance.alpha
