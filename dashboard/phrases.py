@@ -58,8 +58,8 @@ def all_decided(n: int) -> str:
 
 
 BLIND = (
-    "Blind reading: you see your own decisions only, on every page. What others decided about a feature is shown once "
-    "you have decided on it."
+    "Blind reading: you see your own decisions only, on every page but Repair and Export, which work with those that "
+    "hold. What others decided about a feature is shown once you have decided on it."
 )
 
 

@@ -60,15 +60,18 @@ def _projection(path: str, changed: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(AuditRun(path).projection(), np.float32)
 
 
-def findings(run: AuditRun, book: Ledger, history: Sequence[Verdict] | None = None) -> tuple[Finding, ...]:
+def findings(
+    run: AuditRun, book: Ledger, history: Sequence[Verdict] | None = None, everybody: bool = False
+) -> tuple[Finding, ...]:
     """The features of an audit with the decisions of this moment; in a blind reading, with those of the reader alone.
 
-    history: the events of the run, where they are read already.
+    history: the events of the run, where they are read already. everybody: with the decisions that hold even in a blind
+    reading, for what is done with them.
     """
     events = book.history(run.id) if history is None else history
     rows, digests = _findings(str(run.path), run.path.stat().st_mtime_ns, audit(run))
     rows = summaries.named(rows, book.names(run.id))
-    blind = state.blind_reader()
+    blind = "" if everybody else state.blind_reader()
     holding = reviewing.holding(events, blind)
     if blind:
         return reviewing.judged(rows, holding, digests)

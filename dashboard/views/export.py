@@ -23,7 +23,7 @@ def render() -> None:
     if run is None or not panels.needs(run, "evidence", "The export"):
         return
     book = readers.ledger(state.workspace())
-    confirmed = tuple(row for row in readers.findings(run, book) if row.decision == "spurious")
+    confirmed = tuple(row for row in readers.findings(run, book, everybody=True) if row.decision == "spurious")
     _report(run, book)
     _confirmed(run, book, confirmed)
     _formats(run, book, bool(confirmed))

@@ -227,6 +227,8 @@ def test_a_blind_reading_hides_what_others_decided_until_it_is_done(run: AuditRu
         go(app, page)
         assert "red square" not in said(app)
         assert "Blind reading: you see your own decisions only" in said(app)
+    go(app, "export")
+    assert "red square" in said(app) + html(app) + str([frame.value for frame in app.dataframe])
     go(app, "review")
     button(app, "decide-core").click().run()
     text = said(checked(app))

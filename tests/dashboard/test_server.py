@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import tomllib
@@ -114,6 +115,21 @@ def test_who_can_reach_the_server(address: str | None, accepted: str, login: boo
 def test_what_was_accepted_is_told_to_the_pages() -> None:
     assert environment("w", accepted=True)["RAVL_ACCEPT_NO_LOGIN"] == "1"
     assert "RAVL_ACCEPT_NO_LOGIN" not in environment("w")
+
+
+def test_a_terminated_app_takes_its_server_along(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ravl", "app", "--workspace", str(tmp_path), "--port", str(port), "--no-browser"]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as app:
+        assert app.stderr is not None
+        assert any("The dashboard is at" in line for line in app.stderr)
+        app.terminate()
+        app.communicate(timeout=60)
+    assert app.returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
 def test_headless_can_be_turned_off() -> None:
