@@ -15,13 +15,13 @@ class Palette:
     """
 
     text: str
-    quiet: str
     muted: str
     faint: str
     right: str
     wrong: str
     accent: str
     categories: tuple[str, ...]
+    quiet: str = "#565E6A"
 
 
 LIGHT = Palette(
