@@ -59,8 +59,8 @@ def judged(
     for row in rows:
         verdict, grouping = holding.get(row.feature), came.get(row.feature)
         if verdict is not None:
-            changed = verdict.seen != digests.get(row.feature)
-            row = replace(row, name=verdict.name or row.name, verdict=verdict, again=_changed(verdict) if changed else "")
+            again = "" if verdict.seen == digests.get(row.feature) else _changed(verdict)
+            row = replace(row, name=verdict.name or row.name, verdict=verdict, again=again)
         elif grouping is not None:
             row = replace(row, again=_regrouped(grouping, holding))
         elif row.feature in before:
@@ -86,7 +86,7 @@ def _regrouped(grouping: Grouping, holding: Mapping[int, Verdict]) -> str:
     parts = [f"feature {f}: {_said(holding[f])}" for f in grouping.features if f in holding]
     if not parts:
         return ""
-    what = "merged" if grouping.kind == "merge" else "split"
+    what = {"merge": "merged", "split": "split"}.get(grouping.kind, "chose regions of")
     return f"{grouping.reviewer} {what} what it was part of. Decided before: {'; '.join(parts)}. Decide on it anew."
 
 

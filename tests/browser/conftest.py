@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.window import Window, demo_workspace, find_browser, opened, serving
+from tests.browser.window import Window, demo_workspace, find_browser, opened, served
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def workspace(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(workspace: Path) -> Iterator[str]:
-    with serving(workspace) as address:
+    with served(workspace) as address:
         yield address
 
 

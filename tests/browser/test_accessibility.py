@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from ravl.ledger import Ledger, seen_digest
 from ravl.store import list_runs
-from tests.browser.window import SECONDS, Window, opened
+from tests.browser.window import SECONDS, Window, opened, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -102,10 +102,8 @@ def test_dialogs(window: Window, decided: None) -> None:
 
 
 def test_an_empty_workspace(browser_path: str, tmp_path: Path) -> None:
-    from tests.browser.window import serving
-
     (tmp_path / "new").mkdir()
-    with serving(tmp_path / "new") as address, opened(browser_path, address, tmp_path / "profile") as window:
+    with served(tmp_path / "new") as address, opened(browser_path, address, tmp_path / "profile") as window:
         problems = []
         for page in PAGES:
             window.open(page)
