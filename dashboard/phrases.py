@@ -26,10 +26,10 @@ def deciding_as(who: Person) -> str:
     return f"Deciding as **{plain(who.name)}** ({HOW[who.identity]})"
 
 
-def past(verdict: Verdict) -> str:
-    """One decision of the history, with how it is known who made it."""
-    written = " · ".join(shortened(part) for part in (verdict.name, verdict.note) if part)
-    said = f": {plain(' '.join(written.split()))}" if written else ""
+def past(verdict: Verdict, whole: bool = False) -> str:
+    """One decision of the history, with how it is known who made it. whole: with all of a long note."""
+    written = " · ".join(part if whole else shortened(part) for part in (verdict.name, verdict.note) if part)
+    said = f": {plain(written if whole else ' '.join(written.split()))}" if written else ""
     who = f"{plain(verdict.reviewer)} ({HOW[verdict.identity]})"
     return f"**{DECISIONS[verdict.decision]}** by {who}, {moment(verdict.at)}{said}"
 
