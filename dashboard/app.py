@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import brand, panels, readers, state, wording
+from dashboard import brand, entrance, panels, phrases, readers, state, wording
 from ravl.store import AuditRun
 
 
@@ -13,6 +13,8 @@ def main() -> None:
     st.set_page_config(page_title="RAVL", page_icon=brand.icon(), layout="wide")
     st.logo(brand.LOGO, size="large")
     panels.style()
+    if not entrance.open_for(state.person()):
+        return
     pages = {name: _page(name) for name in panels.PAGES}
     start = pages.pop("start")
     page = st.navigation({"Workspace": [start], "This audit": list(pages.values())})
@@ -37,11 +39,14 @@ def _sidebar() -> None:
     with st.sidebar:
         if chosen is not None:
             _picker(runs, chosen)
+        if state.blind_reader():
+            st.caption(f":material/visibility_off: {phrases.BLIND}")
         for job in book.jobs():
             if job.active:
-                page = {"mitigate": "repair", "feature": "map"}.get(job.kind, "start")
+                page = {"mitigate": "repair", "feature": "map", "regroup": "features"}.get(job.kind, "start")
                 st.caption("Running now")
                 panels.link(page, f"{wording.plain(job.title)}", job.run or chosen)
+        entrance.sign_out(state.person())
 
 
 def _picker(runs: list[AuditRun], chosen: str) -> None:

@@ -23,6 +23,9 @@ Box = tuple[int, int, int, int]
 TILE = 192
 """Longest side of a picture in a card, in pixels: twice what is shown, for sharp screens."""
 
+READING = 480
+"""Longest side of an enlarged region."""
+
 LARGE = 1400
 """Longest side of the enlarged picture."""
 
@@ -79,23 +82,27 @@ class Section:
     pairs: tuple[Pair, ...]
 
 
-def fitted(image: Image.Image, side: int, enlarge: bool = True) -> Image.Image:
-    """The image with its longest side at `side` pixels; a smaller one is left alone unless `enlarge`."""
+def fitted(image: Image.Image, side: int, enlarge: bool = True, smooth: bool = True) -> Image.Image:
+    """The image with its longest side at `side` pixels; a smaller one is left alone unless `enlarge`.
+
+    smooth: whether an enlarged one is smoothed; else its pixels are seen.
+    """
     scale = side / max(image.size)
     if scale >= 1 and not enlarge:
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+    larger = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return image.resize(size, larger if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def cropped(image: Image.Image, box: Box, side: int = TILE) -> Image.Image:
+def cropped(image: Image.Image, box: Box, side: int = TILE, smooth: bool = True) -> Image.Image:
     """The region alone."""
-    return fitted(image.convert("RGB").crop(box), side)
+    return fitted(image.convert("RGB").crop(box), side, smooth=smooth)
 
 
-def outlined(image: Image.Image, boxes: Sequence[Box], side: int = TILE) -> Image.Image:
+def outlined(image: Image.Image, boxes: Sequence[Box], side: int = TILE, smooth: bool = True) -> Image.Image:
     """The whole image with a box drawn around each region."""
-    whole = fitted(image.convert("RGB"), side).copy()
+    whole = fitted(image.convert("RGB"), side, smooth=smooth).copy()
     scale = (whole.width / image.width, whole.height / image.height) * 2
     draw = ImageDraw.Draw(whole)
     line = max(2, side // 96)
@@ -227,7 +234,7 @@ def _picture(uri: str | None, alt: str, missing: str) -> str:
         return (
             f'<span class="gone" role="img" aria-label="{html.escape(alt, quote=True)}">{html.escape(missing)}</span>'
         )
-    return f'<img src="{uri}" alt="{html.escape(alt, quote=True)}" loading="lazy">'
+    return f'<img src="{uri}" alt="{html.escape(alt, quote=True)}">'
 
 
 CSS = """

@@ -257,6 +257,12 @@ def again_arguments(name: str, about: Mapping[str, Any]) -> list[str]:
     return mitigate_arguments(about["run"], name, about["train"], test=about["test"], features=features, **settings)
 
 
+def regroup_arguments(run: str, kind: str, features: tuple[int, ...], reviewer: str, note: str = "") -> list[str]:
+    """Arguments of `ravl regroup`. kind: merge or split."""
+    arguments = ["regroup", f"--run={run}", f"--{kind}={','.join(map(str, features))}", f"--reviewer={reviewer}"]
+    return [*arguments, f"--note={note}"] if note else arguments
+
+
 def argument(job: Job, flag: str) -> str:
     """The value given with `flag` (`--name`) in a job's arguments; empty without it."""
     values = [item.partition("=")[2] for item in job.arguments if item.startswith(f"{flag}=")]

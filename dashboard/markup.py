@@ -6,12 +6,12 @@ import html
 import math
 from collections.abc import Callable
 
-from dashboard.claims import OPERATORS, probability, span
+from dashboard.claims import OPERATORS, beyond, errors_gone, evidence, probability, span
 from dashboard.evidence import Effect, Removal
 from dashboard.opened import Rate
 from dashboard.palette import Palette
-from dashboard.summaries import ClassRow, Fact
-from dashboard.wording import percent, signed, stage
+from dashboard.summaries import ClassRow, Fact, Finding
+from dashboard.wording import DECISIONS, percent, signed, stage, title
 from ravl.store import STAGES
 
 
@@ -93,6 +93,27 @@ def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: st
     return _table(caption, _head("Class", "Right", ""), body, "wide-3")
 
 
+def beside_table(rows: tuple[Finding, Finding]) -> str:
+    """Two features beside each other: a column each."""
+    lines: list[tuple[str, Callable[[Finding], str]]] = [
+        ("Mistaken for", lambda row: html.escape(row.pull) or "–"),
+        ("What removing it shows", lambda row: evidence(row)),
+        ("Errors that go", lambda row: errors_gone(row)),
+        ("Wrong images that become right without it", lambda row: _cell(row.fixed)),
+        ("The same, with another piece removed instead", lambda row: _cell(row.control)),
+        ("Wrong, of the images that show it", lambda row: _cell(Rate(row.n_errors, row.n_images))),
+        ("Regions", lambda row: f"{row.n_regions:,}"),
+        ("Gap above chance, with its interval", lambda row: beyond(row.beyond)),
+        ("Decision", lambda row: DECISIONS.get(row.decision, "–")),
+    ]
+    body = "".join(
+        f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell(row)}</td>' for row in rows)}</tr>"
+        for label, cell in lines
+    )
+    head = _head("", *(html.escape(title(row)) for row in rows))
+    return _table("Two features beside each other", head, body, "plain")
+
+
 def fact_table(rows: tuple[Fact, ...], caption: str) -> str:
     """Names and values."""
     body = "".join(
@@ -113,8 +134,10 @@ def _head(*cells: str) -> str:
 
 def _table(caption: str, head: str, body: str, kind: str = "wide-4") -> str:
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
+    spoken = html.escape(caption, quote=True)
     return (
-        f'<div class="ravl-scroll"><table class="ravl-table {kind}"><caption>{html.escape(caption)}</caption>'
+        f'<div class="ravl-scroll" tabindex="0" role="region" aria-label="{spoken}">'
+        f'<table class="ravl-table {kind}"><caption>{html.escape(caption)}</caption>'
         f"{top}<tbody>{body}</tbody></table></div>"
     )
 
@@ -141,6 +164,17 @@ def legend(entries: tuple[tuple[str, str, int], ...]) -> str:
         for name, colour, n in entries
     )
     return f'<div class="ravl-legend" role="list" aria-label="Colours of the map">{items}</div>'
+
+
+def key_legend(keys: tuple[tuple[str, str], ...]) -> str:
+    """The keys of a page and what they do."""
+    items = "".join(
+        f"<span role='listitem'><kbd>{html.escape(key)}</kbd> {html.escape(what)}</span>" for key, what in keys
+    )
+    return (
+        f'<div class="ravl-keys" role="list" aria-label="Keys">{items}</div>'
+        '<p class="ravl-note">Keys rest while you type.</p>'
+    )
 
 
 def stage_list(current: str, done: bool) -> str:
@@ -189,6 +223,11 @@ CSS = """
 .ravl-legend, .ravl-stages { display: flex; flex-wrap: wrap; font-size: 13px; }
 .ravl-legend { gap: 4px 16px; }
 .ravl-stages { gap: 2px 18px; }
+.ravl-keys { display: flex; flex-wrap: wrap; gap: 6px 14px; font-size: 13px; }
+.ravl-keys kbd { font: inherit; font-size: 12px; min-width: 12px; display: inline-block; text-align: center;
+  padding: 0 5px; border-radius: 4px; border: 1px solid color-mix(in srgb, currentColor 40%, transparent);
+  border-bottom-width: 2px; background: color-mix(in srgb, currentColor 6%, transparent); }
+.ravl-note { font-size: 12px; opacity: .75; margin: 4px 0 0; }
 .ravl-stages .later { opacity: .55; }
 .ravl-stages .now { font-weight: 600; }
 """

@@ -37,12 +37,11 @@ def offer(
             return
         st.caption(f"{map_words.WHAT_IT_DOES} {map_words.losses(chosen, rows)}")
         name = st.text_input("What it shows", key=f"made-name-{run.id}", placeholder="for example: a red square")
-        who = st.text_input(
-            "Your name",
-            state.reviewer(book.reviewers()),
-            key="made-reviewer",
-            help="Self-declared: it is stored with the feature, and nobody checks it.",
-        )
+        person = state.person()
+        who = person.name
+        if person.declared:
+            help_text = "Self-declared: it is stored with the feature, and nobody checks it."
+            who = st.text_input("Your name", person.name, key="made-reviewer", help=help_text)
         # never disabled for want of a name: whoever types and clicks at once would click on a dead button
         pressed = st.button("Make it a feature", icon=":material/play_arrow:", type="primary", key="make-feature")
         if pressed and not (name.strip() and who.strip()):

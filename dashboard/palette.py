@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours for one theme, as #RRGGBB. categories: the order in which groups take them."""
+    """Colours for one theme, as #RRGGBB. quiet: of small print, at least 4.5:1 on every ground. categories: the order
+    in which groups take them.
+    """
 
     text: str
     muted: str
@@ -19,10 +21,12 @@ class Palette:
     wrong: str
     accent: str
     categories: tuple[str, ...]
+    quiet: str = "#565E6A"
 
 
 LIGHT = Palette(
     text="#1F2430",
+    quiet="#565E6A",
     muted="#8A9099",
     faint="#D4D8DD",
     right="#0072B2",
@@ -34,6 +38,7 @@ LIGHT = Palette(
 # black cannot be seen on a dark ground, and the dark blue hardly: white and the yellow of the same palette stand in
 DARK = Palette(
     text="#E8EBEF",
+    quiet="#AEB6C0",
     muted="#878F99",
     faint="#4A525E",
     right="#56B4E9",

@@ -34,15 +34,25 @@ SILENT_SECONDS = 60
 
 
 _PAGE = """
-.stMainBlockContainer h1 { font-size: 2rem; padding-bottom: 0; }
+.stMainBlockContainer h1 { font-size: 1.9rem; padding: 0; line-height: 1.2; }
 .stMainBlockContainer h3 { font-size: 1.3rem; padding-top: .6rem; }
 .stMainBlockContainer { max-width: 1240px; padding-left: 2.5rem; padding-right: 2.5rem; }
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] * { color: var(--ravl-quiet); opacity: 1; }
+.stApp button[data-selected="true"] p { color: var(--ravl-text); }
+@media (max-width: 1050px) {
+  .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
+  .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
+    > [data-testid="stColumn"] { min-width: 100%; }
+}
+@media (max-width: 900px) { .stMainBlockContainer { padding-left: 1.25rem; padding-right: 1.25rem; } }
 """
 
 
 def style() -> None:
     """The style sheet of tables, legends and galleries, and the width of the page; drawn once a page."""
-    st.html(f"<style>{markup.CSS}{gallery.CSS}{_PAGE}</style>")
+    colours = state.colours()
+    names = f":root {{ --ravl-quiet: {colours.quiet}; --ravl-text: {colours.text}; }}"
+    st.html(f"<style>{names}{markup.CSS}{gallery.CSS}{_PAGE}</style>")
 
 
 def heading(title: str, purpose: str) -> None:
@@ -217,9 +227,20 @@ def badges(row: Finding) -> None:
     st.badge(claims.evidence(row), color="orange" if row.flagged else "gray", icon=_FLAG if row.flagged else None)
     if row.decision:
         st.badge(wording.DECISIONS[row.decision], color="blue", icon=":material/check:")
+    if row.again:
+        st.badge("Review again", color="red", icon=":material/history:")
 
 
 _FLAG = ":material/flag:"
+
+SHOWN_CLASSES = 12
+"""Rows of a table of classes that are shown at once: some image sets have hundreds."""
+
+
+def again(row: Finding) -> None:
+    """Why the decision has to be made again, where it has."""
+    if row.again:
+        st.warning(wording.plain(row.again), icon=":material/history:")
 
 
 def gain(audit: Audit, rows: tuple[Finding, ...]) -> None:
@@ -239,6 +260,18 @@ def crop_gallery(view: Audit, crops: tuple[Crop, ...], key: str) -> None:
     clicked = clickable(gallery.cards_html(readers.cards(view, crops)), key)
     if clicked is not None and 0 <= clicked < len(crops):
         _enlarge(view, crops[clicked])
+
+
+def pixel_switch(where: str = "page") -> None:
+    """Whether small pictures show their pixels, on all pages of this session."""
+    key = f"pixelated-{where}"
+    state.set_widget(key, state.pixelated())
+    st.toggle(
+        "Pixels",
+        key=key,
+        help="Shows the pixels of small pictures as they are, instead of smoothing them.",
+        on_change=lambda: state.show_pixels(bool(state.widget(key))),
+    )
 
 
 def strip(audit: Audit, feature: int, limit: int) -> None:
@@ -303,6 +336,17 @@ def _draw_large(view: Audit, crop: Crop) -> None:
         first, second = wording.crop_caption(crop)
         facts = (first, second, f"image {crop.image}", f"region {crop.region}")
         st.markdown(wording.plain(" · ".join(filter(None, facts))))
-        outline = st.toggle("Show the box", value=True, key=f"outline-{crop.region}")
-        picture = readers.full_picture(view, crop, outline)
-        st.image(picture, width="content", alt=wording.crop_alt(crop, whole=True))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            whole = st.segmented_control(
+                "What is shown",
+                [True, False],
+                default=True,
+                required=True,
+                format_func={True: "Whole image", False: "Region alone"}.__getitem__,
+                key=f"whole-{crop.region}",
+                label_visibility="collapsed",
+            )
+            outline = st.toggle("Show the box", value=True, key=f"outline-{crop.region}", disabled=not whole)
+            pixel_switch("large")
+        picture = readers.full_picture(view, crop, outline) if whole else readers.large_crop(view, crop)
+        st.image(picture, width="content", alt=wording.crop_alt(crop, whole=bool(whole)))

@@ -5,6 +5,7 @@ A file of a run is replaced as a whole, which changes its folder's time: what is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from dashboard import claims, gallery, jobs, selection, summaries, wording
+from dashboard import claims, gallery, jobs, reviewing, selection, state, summaries, wording
+from dashboard.carried import Carried, carried, same_regions
 from dashboard.evidence import Outcome, Trial
+from dashboard.family import Grouped
+from dashboard.family import grouped as read_grouped
 from dashboard.gallery import Card, Pair, Section
 from dashboard.opened import Audit, image_path, read_audit
 from dashboard.summaries import Crop, Finding
@@ -22,7 +26,7 @@ from ravl.data import load_images
 from ravl.errors import DataError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun, list_runs, open_workspace
-from ravl.tables import ImageSet
+from ravl.tables import ImageSet, Verdict
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -56,9 +60,46 @@ def _projection(path: str, changed: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(AuditRun(path).projection(), np.float32)
 
 
-def findings(run: AuditRun, book: Ledger) -> tuple[Finding, ...]:
-    """The features of an audit with the decisions of this moment."""
-    return summaries.findings(audit(run), book.verdicts(run.id), book.names(run.id))
+def findings(
+    run: AuditRun, book: Ledger, history: Sequence[Verdict] | None = None, everybody: bool = False
+) -> tuple[Finding, ...]:
+    """The features of an audit with the decisions of this moment; in a blind reading, with those of the reader alone.
+
+    history: the events of the run, where they are read already. everybody: with the decisions that hold even in a blind
+    reading, for what is done with them.
+    """
+    events = book.history(run.id) if history is None else history
+    rows, digests = _findings(str(run.path), run.path.stat().st_mtime_ns, audit(run))
+    rows = summaries.named(rows, book.names(run.id))
+    blind = "" if everybody else state.blind_reader()
+    holding = reviewing.holding(events, blind)
+    if blind:
+        return reviewing.judged(rows, holding, digests)
+    return reviewing.judged(rows, holding, digests, book.groupings(run.id), _before(run, book))
+
+
+def _before(run: AuditRun, book: Ledger) -> dict[int, Carried]:
+    """Decisions of earlier audits of the same regions, those of the latest first."""
+    found: dict[int, Carried] = {}
+    for earlier in runs(state.workspace()):
+        if earlier.id != run.id and (past := _decided(earlier, book)) and same_regions(run, earlier):
+            label = _feature_label(str(earlier.path), earlier.path.stat().st_mtime_ns)
+            found = {**carried(earlier.name, audit(run).feature_of, label, past), **found}
+    return found
+
+
+def _decided(run: AuditRun, book: Ledger) -> dict[int, Verdict]:
+    return reviewing.holding(book.history(run.id))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _feature_label(path: str, changed: int) -> NDArray[np.int32]:
+    return AuditRun(path).feature_label()
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _findings(path: str, changed: int, _view: Audit) -> tuple[tuple[Finding, ...], dict[int, str]]:
+    return summaries.findings(_view, {}), _view.digests()
 
 
 def shown_points(run: AuditRun, limit: int = selection.MAX_POINTS) -> NDArray[np.int64]:
@@ -93,17 +134,30 @@ def region_texts(view: Audit, regions: NDArray[np.integer[Any]], line: str) -> l
     ]
 
 
+def grouped(run: AuditRun) -> Grouped:
+    """The clusters of an audit and the features that they make."""
+    return _grouped(str(run.path), run.path.stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _grouped(path: str, changed: int) -> Grouped:
+    return read_grouped(AuditRun(path))
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)
-def _pictures(file: str, changed: int, box: gallery.Box, _images: ImageSet, image: int) -> tuple[str, str]:
+def _pictures(
+    file: str, changed: int, box: gallery.Box, smooth: bool, _images: ImageSet, image: int
+) -> tuple[str, str]:
     """Crop and outlined image as data URIs; about 15 kB a pair, so the cache stays below 60 MB.
 
     The key is the file, its time of change and the box; the image set (named with an underscore: not hashed) reads it.
     """
     [picture] = load_images(_images, [image])
-    return gallery.data_uri(gallery.cropped(picture, box)), gallery.data_uri(gallery.outlined(picture, (box,)))
+    crop, whole = gallery.cropped(picture, box, smooth=smooth), gallery.outlined(picture, (box,), smooth=smooth)
+    return gallery.data_uri(crop), gallery.data_uri(whole)
 
 
 def cards(view: Audit, crops: tuple[Crop, ...]) -> tuple[Card, ...]:
@@ -118,7 +172,7 @@ def _card(view: Audit, number: int, crop: Crop) -> Card:
     pair: tuple[str | None, str | None] = (None, None)
     try:
         path, changed = _file(view, crop.image)
-        pair = _pictures(path, changed, crop.box, view.images, crop.image)
+        pair = _pictures(path, changed, crop.box, not state.pixelated(), view.images, crop.image)
     except DataError as error:
         missing = str(error)
     return Card(number, pair[0], pair[1], alts[0], alts[1], first, second, not crop.right, missing)
@@ -136,8 +190,16 @@ def _file(view: Audit, image: int) -> tuple[str, int]:
 def full_picture(view: Audit, crop: Crop, outline: bool) -> Image.Image:
     """The whole image at reading size, with or without the box. Raises DataError when it cannot be read."""
     [image] = load_images(view.images, [crop.image])
-    side = _side(image)
-    return gallery.outlined(image, (crop.box,), side) if outline else gallery.fitted(image.convert("RGB"), side)
+    side, smooth = _side(image), not state.pixelated()
+    if outline:
+        return gallery.outlined(image, (crop.box,), side, smooth)
+    return gallery.fitted(image.convert("RGB"), side, smooth=smooth)
+
+
+def large_crop(view: Audit, crop: Crop) -> Image.Image:
+    """The region alone at reading size. Raises DataError when the image cannot be read."""
+    [image] = load_images(view.images, [crop.image])
+    return gallery.cropped(image, crop.box, gallery.READING, not state.pixelated())
 
 
 def _side(image: Image.Image) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import ravl.config
@@ -33,13 +35,29 @@ OPTIONS: tuple[tuple[str, str], ...] = (
     ("theme.paddingBottom", "3rem"),
     ("theme.light.primaryColor", "#0072B2"),
     ("theme.light.secondaryBackgroundColor", "#F3F5F7"),
-    ("theme.dark.primaryColor", "#2B7DBB"),
+    ("theme.dark.primaryColor", "#2573AF"),
     ("theme.dark.backgroundColor", "#12161C"),
     ("theme.dark.secondaryBackgroundColor", "#1D232C"),
 )
 """Streamlit options beyond address and port, as they are written on a command line."""
 
 _EVERYWHERE = ("0.0.0.0", "::", "")
+
+ACCEPTED = "RAVL_ACCEPT_NO_LOGIN"
+"""The environment variable with which `ravl app --accept-no-login` tells the pages that others may reach them."""
+
+
+def reachable(address: str | None, environ: Mapping[str, str], login: bool) -> bool:
+    """Whether others can reach the server without anybody having accepted that. address: None listens everywhere.
+
+    login: whether a sign-in is configured.
+    """
+    if login or environ.get(ACCEPTED) == "1":
+        return False
+    try:
+        return not ip_address(address or "::").is_loopback
+    except ValueError:
+        return address != "localhost"
 
 
 def application() -> Path:
@@ -63,13 +81,15 @@ def streamlit_command(workspace: Path | str, port: int, host: str = "127.0.0.1",
     return [*command, "--", "--workspace", str(workspace)]
 
 
-def environment(workspace: Path | str | None = None) -> dict[str, str]:
+def environment(workspace: Path | str | None = None, accepted: bool = False) -> dict[str, str]:
     """This process's environment, in which `import ravl` and `import dashboard` find the packages that run now.
 
     They need not be installed: a checkout works from any current directory. `workspace` sets RAVL_WORKSPACE too.
+    accepted: that others can reach the server though there is no login.
     """
     roots = [str(Path(ravl.config.__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1])]
     given = os.environ.get("PYTHONPATH")
     path = os.pathsep.join(dict.fromkeys([*roots, *([given] if given else [])]))
     chosen = {} if workspace is None else {"RAVL_WORKSPACE": str(workspace)}
-    return {**os.environ, "PYTHONPATH": path, **chosen}
+    told = {ACCEPTED: "1"} if accepted else {}
+    return {**os.environ, "PYTHONPATH": path, **chosen, **told}

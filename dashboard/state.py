@@ -17,11 +17,14 @@ from typing import Any, ParamSpec
 
 import streamlit as st
 
-from dashboard import packing
+from dashboard import faults, packing
+from dashboard.identity import USER_HEADER, Person
+from dashboard.identity import person as identified
 from dashboard.packing import Cells
 from dashboard.palette import Palette, palette
-from dashboard.wording import message
+from dashboard.wording import message, plain
 from ravl.errors import RavlError
+from ravl.tables import Verdict
 
 P = ParamSpec("P")
 
@@ -45,15 +48,17 @@ def colours() -> Palette:
 
 @contextmanager
 def errors_as_sentences() -> Iterator[None]:
-    """Show a RavlError as its sentence; the rest of the block is left out."""
+    """Show an error as a sentence; the rest of the block is left out. What nobody foresaw goes to the log."""
     try:
         yield
     except RavlError as error:
         st.error(message(str(error)), icon=":material/error:")
+    except Exception as error:  # noqa: BLE001 - the screen never shows a trace; the log does
+        st.error(plain(faults.note(error, workspace())), icon=":material/error:")
 
 
 def action(function: Callable[P, Any]) -> Callable[P, None]:
-    """A callback whose RavlError is shown on the page that is drawn next."""
+    """A callback whose error is shown as a sentence on the page that is drawn next."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -61,6 +66,8 @@ def action(function: Callable[P, Any]) -> Callable[P, None]:
             function(*args, **kwargs)
         except RavlError as error:
             _messages().append(("error", message(str(error))))
+        except Exception as error:  # noqa: BLE001 - as above
+            _messages().append(("error", plain(faults.note(error, workspace()))))
 
     return guarded
 
@@ -70,11 +77,18 @@ def say(text: str) -> None:
     _messages().append(("toast", text))
 
 
+def warn(text: str) -> None:
+    """Something that must not be overlooked, shown once on top of the page that is drawn next. Markdown."""
+    _messages().append(("warning", text))
+
+
 def show_messages() -> None:
     """Draw what callbacks had to say, once."""
     for kind, text in st.session_state.pop("ravl:messages", []):
         if kind == "error":
             st.error(text, icon=":material/error:")
+        elif kind == "warning":
+            st.warning(text, icon=":material/warning:")
         else:
             st.toast(text)
 
@@ -119,6 +133,13 @@ def chosen_feature(run: str, features: list[int]) -> int | None:
     return feature
 
 
+def asked_feature(run: str) -> int | None:
+    """The feature that was asked for, whether the audit still has it or not."""
+    address = st.query_params.get("feature", "")
+    kept: int | None = st.session_state.get(f"ravl:feature:{run}")
+    return int(address) if address.isdecimal() else kept
+
+
 def choose_feature(run: str, feature: int) -> None:
     """Make `feature` the one on the screen, in the address too."""
     st.session_state[f"ravl:feature:{run}"] = feature
@@ -135,15 +156,54 @@ def address(run: str | None, feature: int | None = None) -> dict[str, str]:
 # --- the reviewer and what they are writing --------------------------------------------------------------------------
 
 
-def reviewer(known: list[str]) -> str:
-    """Who decides: the name given in this session, else the last one of the ledger, else empty."""
-    name: str = st.session_state.get("ravl:reviewer") or next(iter(known), "")
-    return name
+def sign_in_configured() -> bool:
+    """Whether `[auth]` of Streamlit's secrets names an OIDC provider."""
+    return bool(st.secrets.load_if_toml_exists()) and "auth" in st.secrets
+
+
+def person() -> Person:
+    """Who sits before the screen, by the strongest means that is configured."""
+    signed_in = dict(st.user.to_dict()) if sign_in_configured() else None
+    if signed_in is not None and not signed_in.get("is_logged_in"):
+        signed_in = {}
+    header = os.environ.get(USER_HEADER, "").strip()
+    return identified(signed_in, header, st.context.headers.to_dict(), st.session_state.get("ravl:reviewer", ""))
 
 
 def name_reviewer(name: str) -> None:
-    """Keep a reviewer's name for this session."""
+    """Keep a self-declared name for this session."""
     st.session_state["ravl:reviewer"] = name.strip()
+
+
+NOBODY = " "
+"""A name that no reviewer has: names are stripped."""
+
+
+def read_blind(on: bool) -> None:
+    """Begin or end a blind reading in this session."""
+    st.session_state["ravl:blind"] = on
+
+
+def blind_reader() -> str:
+    """In a blind reading, who reads (NOBODY without a name); else empty."""
+    return (person().name or NOBODY) if st.session_state.get("ravl:blind") else ""
+
+
+def did(run: str, verdict: Verdict) -> None:
+    """Remember a decision of this session, to be undone."""
+    key = f"ravl:did:{run}"
+    st.session_state[key] = (*st.session_state.get(key, ()), verdict)
+
+
+def last_done(run: str) -> Verdict | None:
+    """The last decision of this session that is not undone."""
+    return next(reversed(st.session_state.get(f"ravl:did:{run}", ())), None)
+
+
+def undone(run: str) -> None:
+    """Forget the last decision of this session."""
+    key = f"ravl:did:{run}"
+    st.session_state[key] = st.session_state.get(key, ())[:-1]
 
 
 def draft(run: str, feature: int, field: str, recorded: str) -> str:
@@ -231,6 +291,16 @@ def visits() -> int:
     """How many pages were entered in this session."""
     number: int = st.session_state.get("ravl:visits", 0)
     return number
+
+
+def pixelated() -> bool:
+    """Whether small pictures are shown with their pixels instead of smoothed."""
+    return bool(st.session_state.get("ravl:pixelated", False))
+
+
+def show_pixels(on: bool) -> None:
+    """Show pixels, or smooth them, on all pages of this session."""
+    st.session_state["ravl:pixelated"] = on
 
 
 def remembered(name: str, default: Any) -> Any:

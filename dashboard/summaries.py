@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,8 @@ class Finding:
     it, those that become right without it, and without another piece of the same size.
     gap, influence: the paper's scores. beyond: the gap above chance. q: its corrected p. NaN where undefined.
     decided of called: images wrongly called `pull` whose deciding region shows the feature, of all wrongly called so.
-    n_errors: wrong images among n_images with the feature.
+    n_errors: wrong images among n_images with the feature. again: why the decision has to be made again, plain text;
+    empty where it has not.
     """
 
     rank: int
@@ -53,35 +55,58 @@ class Finding:
     n_images: int
     n_errors: int
     verdict: Verdict | None
+    again: str = ""
 
     @property
     def decision(self) -> str:
         """The decision that holds, or empty."""
         return self.verdict.decision if self.verdict else ""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a person has to decide on it, for the first time or again."""
+        return not self.decision or bool(self.again)
+
 
 def findings(
     audit: Audit, verdicts: dict[int, Verdict], names: Mapping[int, str] = MappingProxyType({})
 ) -> tuple[Finding, ...]:
-    """All features in rank order. names: of features that people made, until a decision names them."""
+    """All features in rank order, but those that a merge or split retired: no region is theirs any more.
+
+    names: of features that people made, until a decision names them.
+    """
     wrong = ~audit.zero_shot.correct
     decider = np.append(audit.feature_of, -1)[audit.deciding]  # index -1 (no deciding region) finds noise
-    rows = (_finding(audit, place, verdicts, wrong, decider) for place in range(len(audit.evidence)))
+    called = Counter(audit.zero_shot.predicted[wrong].tolist())
+    decided = Counter(zip(decider[wrong].tolist(), audit.zero_shot.predicted[wrong].tolist(), strict=True))
+    scores = audit.features
+    there = [f for f in audit.evidence.feature.tolist() if scores.n_regions[scores.row_of(f)] > 0]
+    rows = (_finding(audit, rank, f, verdicts, called, decided) for rank, f in enumerate(there, 1))
+    return named(rows, names)
+
+
+def named(rows: Iterable[Finding], names: Mapping[int, str]) -> tuple[Finding, ...]:
+    """The features, those without a name of a decision under the one they were made with."""
     return tuple(replace(row, name=row.name or names.get(row.feature, "")) for row in rows)
 
 
 def _finding(
-    audit: Audit, place: int, verdicts: dict[int, Verdict], wrong: NDArray[np.bool_], decider: NDArray[np.int32]
+    audit: Audit,
+    rank: int,
+    feature: int,
+    verdicts: dict[int, Verdict],
+    called: Mapping[int, int],
+    decided: Mapping[tuple[int, int], int],
 ) -> Finding:
+    """called: wrong images by predicted class; decided: the same by the feature of their deciding region too."""
     scores, chance, evidence = audit.features, audit.significance, audit.evidence
-    feature = int(evidence.feature[place])
-    row, test, verdict = scores.row_of(feature), chance.row_of(feature), verdicts.get(feature)
+    place, row, test = evidence.row_of(feature), scores.row_of(feature), chance.row_of(feature)
+    verdict = verdicts.get(feature)
     pull, share = int(scores.pull_class[row]), float(evidence.error_share[place])
-    called = wrong & (audit.zero_shot.predicted == pull)
     fixed, control = fixed_errors(audit, feature)
-    n_wrong = int(np.count_nonzero(wrong))
+    n_wrong = sum(called.values())
     return Finding(
-        rank=place + 1,
+        rank=rank,
         feature=feature,
         name=verdict.name if verdict else "",
         pull=audit.class_names[pull] if pull >= 0 else "",
@@ -95,8 +120,8 @@ def _finding(
         gap=float(scores.gap[row]),
         beyond=Interval(float(chance.excess_gap[test]), float(chance.gap_low[test]), float(chance.gap_high[test])),
         q=float(chance.q[test]),
-        decided=int(np.count_nonzero(called & (decider == feature))),
-        called=int(np.count_nonzero(called)),
+        decided=decided.get((feature, pull), 0),
+        called=called.get(pull, 0),
         n_regions=int(scores.n_regions[row]),
         n_images=int(scores.n_images[row]),
         n_errors=int(scores.n_errors[row]),
@@ -122,14 +147,27 @@ def fixed_errors(audit: Audit, feature: int) -> tuple[Rate, Rate]:
 
 
 def pick(rows: tuple[Finding, ...], show: str) -> tuple[Finding, ...]:
-    """The rows of one filter: `all`, `flagged` (by the audit's rule), `open` (no decision) or `decided`."""
+    """The rows of one filter: `all`, `flagged` (by the audit's rule), `open` (no decision), `decided` or `again`."""
     tests: dict[str, Callable[[Finding], bool]] = {
         "all": lambda row: True,
         "flagged": lambda row: row.flagged,
         "open": lambda row: not row.decision,
         "decided": lambda row: bool(row.decision),
+        "again": lambda row: bool(row.again),
     }
     return tuple(row for row in rows if tests[show](row))
+
+
+def search(rows: tuple[Finding, ...], pull: str, text: str) -> tuple[Finding, ...]:
+    """The rows whose errors go to the class `pull` and in which `text` occurs, whatever its case; empty means any."""
+    words = text.casefold().split()
+
+    def found(row: Finding) -> bool:
+        note = row.verdict.note if row.verdict else ""
+        said = f"feature {row.feature} {row.name} {note} {row.pull} {row.decision}".casefold()
+        return (not pull or row.pull == pull) and all(word in said for word in words)
+
+    return tuple(row for row in rows if found(row))
 
 
 @dataclass(frozen=True)
@@ -241,16 +279,16 @@ class Overview:
 
     @property
     def waiting(self) -> tuple[Finding, ...]:
-        """Flagged features that nobody has decided on."""
-        return pick(self.flagged, "open")
+        """Flagged features that a person has to decide on."""
+        return tuple(row for row in self.flagged if row.waits)
 
     @property
     def confirmed(self) -> tuple[Finding, ...]:
         return tuple(row for row in self.findings if row.decision == "spurious")
 
 
-def overview(audit: Audit, verdicts: dict[int, Verdict]) -> Overview:
-    """Accuracy, noise and findings of one audit."""
+def overview(audit: Audit, verdicts: dict[int, Verdict], rows: tuple[Finding, ...] | None = None) -> Overview:
+    """Accuracy, noise and findings of one audit. rows: its features, where they are known already."""
     correct, label = audit.zero_shot.correct, audit.zero_shot.label
     classes = [
         (name, Rate(int(np.count_nonzero(correct & (label == y))), int(np.count_nonzero(label == y))))
@@ -264,7 +302,7 @@ def overview(audit: Audit, verdicts: dict[int, Verdict]) -> Overview:
         classes=tuple(present),
         worst=worst_group(audit, {feature: verdict.name for feature, verdict in verdicts.items()}),
         noise=Rate(n_noise, len(audit.regions)),
-        findings=findings(audit, verdicts),
+        findings=findings(audit, verdicts) if rows is None else rows,
     )
 
 
@@ -344,10 +382,11 @@ class Review:
 def review(rows: tuple[Finding, ...], feature: int | None, only_flagged: bool) -> Review:
     """The screen for `feature`; without one (or with an unknown one), for the first undecided.
 
-    only_flagged: go through the flagged features only, and through `feature`, which somebody asked for.
+    only_flagged: go through the flagged features and those to be decided again only, and through `feature`, which
+    somebody asked for.
     """
-    listed = tuple(row for row in rows if row.flagged or row.feature == feature) if only_flagged else rows
-    decided = sum(bool(row.decision) for row in listed)
+    listed = tuple(row for row in rows if row.flagged or row.again or row.feature == feature) if only_flagged else rows
+    decided = sum(not row.waits for row in listed)
     asked = [i for i, row in enumerate(listed) if row.feature == feature]
-    waiting = [i for i, row in enumerate(listed) if not row.decision]
+    waiting = [i for i, row in enumerate(listed) if row.waits]
     return Review(listed, next(iter([*asked, *waiting, 0])), decided)

@@ -16,7 +16,7 @@ from dashboard.summaries import Crop, Finding, Overview, WorstGroup
 from ravl.ledger import Job
 from ravl.progress import LABELS
 from ravl.store import STAGES
-from ravl.tables import Agreement, Verdict
+from ravl.tables import Agreement
 
 DECISIONS = {
     "spurious": "Spurious",
@@ -258,13 +258,6 @@ def selection_features(chosen: Chosen, rows: tuple[Finding, ...], limit: int = 4
     more = len(chosen.features) - limit
     rest = f" and of {count(more, 'more feature')}" if more > 0 else ""
     return plain(f"{', '.join(parts)}{rest}.")
-
-
-def past(verdict: Verdict) -> str:
-    """One decision of the history."""
-    written = " · ".join(part for part in (verdict.name, verdict.note) if part)
-    said = f": {plain(written)}" if written else ""
-    return f"**{DECISIONS[verdict.decision]}** by {plain(verdict.reviewer)}, {moment(verdict.at)}{said}"
 
 
 # --- before and after ------------------------------------------------------------------------------------------------

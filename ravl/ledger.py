@@ -25,10 +25,10 @@ from ravl.chain import Entry, first_break
 from ravl.config import DECISIONS
 from ravl.errors import ConfigError, RunError
 from ravl.sealing import Sealing
-from ravl.tables import Verdict, columns
+from ravl.tables import IDENTITIES, Verdict, columns
 
-SCHEMA_VERSION = 4
-"""Kept in the database as `user_version`. 2: groupings. 4: the chain."""
+SCHEMA_VERSION = 5
+"""Kept in the database as `user_version`. 2: groupings. 4: the chain. 5: how a reviewer is known."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""
@@ -54,6 +54,7 @@ _verdicts = sa.Table(
     sa.Column("reviewer", sa.String, nullable=False),
     sa.Column("at", sa.String, nullable=False),
     sa.Column("seen", sa.String, nullable=False),
+    sa.Column("identity", sa.String, nullable=False, server_default=IDENTITIES[0]),  # since version 5
 )
 _groupings = sa.Table(
     "groupings",
@@ -159,6 +160,17 @@ class Job:
         return self.status in ACTIVE
 
 
+class ChangedError(ConfigError):
+    """Somebody decided on a feature after it was shown. newer: the last of these decisions."""
+
+    def __init__(self, newer: Verdict) -> None:
+        self.newer = newer
+        super().__init__(
+            f"feature {newer.feature} must be as it was shown, but {newer.reviewer} changed it to {newer.decision} at "
+            f"{newer.at[:19].replace('T', ' ')} UTC. Nothing was recorded; look at it again, then decide."
+        )
+
+
 def seen_digest(region_ids: NDArray[np.integer[Any]]) -> str:
     """Digest of the regions a decision is about: 16 hex digits of the sorted ids."""
     ids = np.sort(np.asarray(region_ids, np.int64))
@@ -195,6 +207,10 @@ class Ledger:
             return
         with self._writing() as connection:
             _meta.create_all(connection)
+            if "identity" not in {column["name"] for column in sa.inspect(connection).get_columns("verdicts")}:
+                connection.exec_driver_sql(
+                    f"ALTER TABLE verdicts ADD COLUMN identity VARCHAR NOT NULL DEFAULT '{IDENTITIES[0]}'"
+                )
             for table in (_verdicts, _groupings, _CHAIN.table):
                 for trigger in _append_only(table.name):
                     connection.exec_driver_sql(trigger)
@@ -235,12 +251,20 @@ class Ledger:
         seen: str,
         name: str = "",
         note: str = "",
+        identity: str = IDENTITIES[0],
+        after: int | None = None,
     ) -> Verdict:
-        """Append one decision and return it as stored. Raises ConfigError without a reviewer or a known decision."""
+        """Append one decision and return it as stored. Raises ConfigError without a reviewer or a known decision.
+
+        identity: how it is known who decides, one of IDENTITIES. after: id of the last event about this feature that
+        the person knew of (0 for none); with a later one nothing is written, and ChangedError says who made it.
+        """
         if decision not in (*DECISIONS, WITHDRAWN):
             raise ConfigError(f"decision must be one of {', '.join(DECISIONS)}, got {decision!r}.")
         if not reviewer.strip():
             raise ConfigError("reviewer must be a name, got none. A decision is kept together with who made it.")
+        if identity not in IDENTITIES:
+            raise ConfigError(f"identity must be one of {', '.join(IDENTITIES)}, got {identity!r}.")
         verdict = Verdict(
             run=run,
             feature=int(feature),
@@ -251,9 +275,12 @@ class Ledger:
             reviewer=reviewer.strip(),
             at=now(),
             seen=seen,
+            identity=identity,
         )
         row = {key: value for key, value in columns(verdict).items() if key != "id"}
         with self._writing() as connection:
+            if after is not None:
+                _unchanged(connection, run, verdict.feature, after)
             number = _key(connection.execute(_verdicts.insert().values(row)))
             _CHAIN.seal(connection, "verdict", {**row, "id": number})
         return replace(verdict, id=number)
@@ -267,9 +294,12 @@ class Ledger:
             return [Verdict(**row) for row in connection.execute(query).mappings()]
 
     def verdicts(self, run: str) -> dict[int, Verdict]:
-        """The decision that holds for each feature: the last one, unless it withdraws."""
-        last = {verdict.feature: verdict for verdict in self.history(run)}
-        return {feature: verdict for feature, verdict in last.items() if verdict.decision != WITHDRAWN}
+        """The decision that holds for each feature: the last one that its own reviewer did not withdraw."""
+        standing: dict[tuple[int, str], Verdict] = {}
+        for verdict in self.history(run):
+            standing.pop((verdict.feature, verdict.reviewer), None)  # so that the order is that of the last words
+            standing[verdict.feature, verdict.reviewer] = verdict
+        return {verdict.feature: verdict for verdict in standing.values() if verdict.decision != WITHDRAWN}
 
     def add_grouping(
         self, run: str, kind: str, features: Sequence[int], made: Sequence[int], reviewer: str, note: str = ""
@@ -398,6 +428,15 @@ def _job(row: sa.RowMapping) -> Job:
     values["arguments"] = tuple(json.loads(values["arguments"]))
     values["facts"] = json.loads(values["facts"])
     return Job(**values)
+
+
+def _unchanged(connection: sa.Connection, run: str, feature: int, after: int) -> None:
+    """Raise ConfigError if there is an event about the feature after the one with the id `after`."""
+    of = _verdicts.c
+    query = sa.select(_verdicts).where(of.run == run, of.feature == feature, of.id > after).order_by(of.id.desc())
+    newer = connection.execute(query).mappings().first()
+    if newer is not None:
+        raise ChangedError(Verdict(**newer))
 
 
 def _key(stored: sa.CursorResult[Any]) -> int:

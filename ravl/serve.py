@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from dashboard.server import environment, streamlit_command
 from ravl.errors import RunError
@@ -15,10 +18,14 @@ from ravl.errors import RunError
 START_SECONDS = 60.0
 
 
-def serve(workspace: Path, host: str, port: int, open_browser: bool) -> int:
-    """Serve until interrupted; returns 0. Raises RunError when the server ends before it answers."""
+def serve(workspace: Path, host: str, port: int, open_browser: bool, accepted: bool = False) -> int:
+    """Serve until interrupted or told to end; returns 0. Raises RunError when the server ends before it answers.
+
+    accepted: that others can reach it though there is no login.
+    """
+    signal.signal(signal.SIGTERM, _end)  # else this process ends alone, and leaves the server behind
     process = subprocess.Popen(
-        streamlit_command(workspace, port, host), env=environment(workspace), stdout=subprocess.DEVNULL
+        streamlit_command(workspace, port, host), env=environment(workspace, accepted), stdout=subprocess.DEVNULL
     )
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     try:
@@ -35,6 +42,10 @@ def serve(workspace: Path, host: str, port: int, open_browser: bool) -> int:
     finally:
         process.terminate()
         process.wait()
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> None:

@@ -14,13 +14,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("ravl", "dashboard")
 
 RECORDS = ("ravl.errors", "ravl.config", "ravl.tables", "numpy", "numpy.*")
-RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation")
+RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation", "ravl.readings")
 PURE = (
     *("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.data.painting", "PIL"),
     *("ravl.discovery.scoring", "ravl.discovery.significance", "ravl.discovery.evidence"),
 )
 SCREEN = (*PURE, "ravl.export", "streamlit")
 REPORT = (*PURE, "dashboard.reporting.*", "ravl.chain", "ravl.report")
+SCREEN = (*PURE, "ravl.export", "streamlit", "streamlit.delta_generator")
 TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")
 TRANSFORMERS = ("transformers", "transformers.*")
 LIBRARIES = (*TRANSFORMERS, "open_clip", "open_clip.*")
@@ -58,6 +59,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.importing": (*RECORDS, "ravl.ledger", "ravl.store"),
     "ravl.report": ("ravl.report.*",),
     "ravl.report.*": ("ravl.report.*", "jinja2", "markupsafe"),
+    "ravl.readings": (*RECORDS, "ravl.ledger"),
     "ravl.summary": (*RECORDS, "ravl.evaluation", "ravl.store"),
     "ravl.progress": (*RECORDS, "ravl.ledger", "psutil", "rich.*"),
     "ravl.planted": RECORDS,
@@ -170,6 +172,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
     **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
     **dict.fromkeys(("dashboard.repair_markup", "dashboard.repair_words", "dashboard.repaired"), PURE),
+    **dict.fromkeys(("dashboard.faults", "dashboard.identity", "dashboard.phrases", "dashboard.reviewing"), PURE),
+    **dict.fromkeys(("dashboard.carried", "dashboard.family"), PURE),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
@@ -180,6 +184,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "dashboard.repair_panels": SCREEN,
     **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
     **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
+    **dict.fromkeys(("dashboard.second_reading", "dashboard.who"), SCREEN),
+    "dashboard.entrance": SCREEN,
+    **dict.fromkeys(("dashboard.regrouping", "dashboard.second_reading", "dashboard.who"), SCREEN),
 }
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")

@@ -133,6 +133,15 @@ def test_events_of_other_runs_are_withheld(ledger: Ledger) -> None:
     assert [entry.sha256 for entry in entries] == [entry.sha256 for entry in ledger.entries()]
 
 
+def test_how_a_reviewer_is_known_is_part_of_the_chain(ledger: Ledger, raw: sqlite3.Connection) -> None:
+    decide(ledger)
+    ledger.add_verdict("run", 1, "nine", "core", "Ada", "ff", identity="oidc")
+    assert [(entry.event or {}).get("identity") for entry in ledger.entries()] == [None, "oidc"]
+    freed(raw, "verdicts")
+    raw.execute("UPDATE verdicts SET identity = 'oidc' WHERE id = 1")
+    assert "entry 1 (verdict) was changed: its content" in ledger.fault()
+
+
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
@@ -142,7 +151,7 @@ def test_events_of_other_runs_are_withheld(ledger: Ledger) -> None:
         ("UPDATE chain SET sha256 = 'ff' WHERE id = 1", "entry 1 (verdict) was changed: its digest"),
         ("UPDATE chain SET event_sha256 = 'ff' WHERE id = 3", "entry 3 (verdict) was changed: its content"),
         (
-            "INSERT INTO verdicts SELECT 9, run, feature, pull_class, decision, name, note, 'Eve', at, seen "
+            "INSERT INTO verdicts SELECT 9, run, feature, pull_class, decision, name, note, 'Eve', at, seen, identity "
             "FROM verdicts WHERE id = 1",
             "verdict 9 is in no entry of the chain",
         ),

@@ -217,6 +217,31 @@ def test_a_port_in_use(capsys, tmp_path):
     assert "--port" in err
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "ravl.clinic.org"])
+@pytest.mark.parametrize("command", ["app", "demo"])
+def test_other_machines_are_kept_out_unless_that_is_accepted(capsys, tmp_path, monkeypatch, command, host):
+    """Nothing is started, nothing is computed, no folder is made."""
+    monkeypatch.setattr("ravl.serve.serve", None)
+    code, out, err = call(capsys, command, "--workspace", tmp_path / "w", "--host", host, "--no-browser")
+    assert (code, out) == (2, "")
+    assert "there is no login" in err.replace("There", "there")
+    assert "ssh -L 8501:127.0.0.1:8501" in err
+    assert "--accept-no-login" in err
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(("accept", "told"), [((), False), (("--accept-no-login",), True)])
+def test_what_is_accepted_is_passed_on(capsys, tmp_path, monkeypatch, accept, told):
+    served = []
+    monkeypatch.setattr("ravl.serve.serve", lambda *given: served.append(given) or 0)
+    host = "0.0.0.0" if told else "127.0.0.1"
+    port = "59998"
+    code, _, err = call(capsys, "app", "--workspace", tmp_path, "--host", host, "--port", port, "--no-browser", *accept)
+    assert code == 0
+    assert [given[1:] for given in served] == [(host, int(port), False, told)]
+    assert ("can be reached from other machines" in err) is told
+
+
 def test_doctor(capsys, tmp_path):
     code, out, _ = call(capsys, "doctor", "--workspace", tmp_path / "w", "--port", "59999", "--json")
     checks = json.loads(out)

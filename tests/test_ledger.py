@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ravl.config import DECISIONS
 from ravl.errors import ConfigError, RunError
-from ravl.ledger import ACTIVE, ENDED, SCHEMA_VERSION, WITHDRAWN, Job, Ledger, seen_digest
+from ravl.ledger import ACTIVE, ENDED, SCHEMA_VERSION, WITHDRAWN, ChangedError, Job, Ledger, seen_digest
 from ravl.tables import Verdict
 
 
@@ -69,6 +69,16 @@ def test_the_last_verdict_holds(ledger: Ledger) -> None:
     assert ledger.verdicts("nothing") == {}
 
 
+def test_a_reviewer_withdraws_nobody_elses_decision(ledger: Ledger) -> None:
+    decide(ledger, 1, "spurious", reviewer="Ada")
+    decide(ledger, 1, "core", reviewer="Bo")
+    assert ledger.verdicts("run")[1].reviewer == "Bo"
+    decide(ledger, 1, WITHDRAWN, reviewer="Bo")
+    assert ledger.verdicts("run")[1].reviewer == "Ada"
+    decide(ledger, 1, WITHDRAWN, reviewer="Ada")
+    assert ledger.verdicts("run") == {}
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([*DECISIONS, WITHDRAWN])), max_size=12))
 def test_what_holds_is_the_last_word_per_feature(
     tmp_path_factory: pytest.TempPathFactory, words: list[tuple[int, str]]
@@ -93,6 +103,52 @@ def test_a_decision_needs_a_known_word_and_a_person(ledger: Ledger) -> None:
     assert ledger.history("run") == []
 
 
+@pytest.mark.parametrize("identity", ["self-declared", "proxy", "oidc"])
+def test_a_verdict_says_how_it_is_known_who_decided(ledger: Ledger, identity: str) -> None:
+    assert decide(ledger).identity == "self-declared"
+    stored = decide(ledger, identity=identity)
+    assert ledger.history("run")[-1] == stored
+    assert stored.identity == identity
+    with pytest.raises(ConfigError, match="identity must be one of self-declared, proxy, oidc, got 'god'"):
+        decide(ledger, identity="god")
+
+
+def test_a_decision_on_what_has_changed_since_is_refused(ledger: Ledger) -> None:
+    first = decide(ledger, after=0)
+    decide(ledger, feature=2, after=0)  # another feature is no obstacle
+    with pytest.raises(ChangedError, match=rf"feature 1 must be as it was shown, but {first.reviewer} changed") as told:
+        decide(ledger, decision="core", after=0)
+    assert told.value.newer == first
+    assert [verdict.feature for verdict in ledger.history("run")] == [1, 2]
+    assert decide(ledger, decision="core", after=first.id).decision == "core"
+
+
+def test_of_two_who_decide_at_once_one_is_told(ledger: Ledger) -> None:
+    def attempt(who: str) -> bool:
+        try:
+            return bool(decide(ledger, reviewer=who, after=0).id)
+        except ChangedError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, [f"reader {i}" for i in range(8)])) == 1
+    assert len(ledger.history("run")) == 1
+
+
+def test_a_ledger_without_identities_is_completed(tmp_path: Path) -> None:
+    """As version 2 left it: the decisions stay, and are self-declared, as all were."""
+    old = sqlite3.connect(tmp_path / "ravl.db", isolation_level=None)
+    columns = "id INTEGER PRIMARY KEY, run, feature, pull_class, decision, name, note, reviewer, at, seen"
+    old.execute(f"CREATE TABLE verdicts ({columns})")
+    old.execute("INSERT INTO verdicts VALUES (1, 'run', 4, 'eel', 'mixed', '', '', 'Ada', '2026-01-01', 'd')")
+    old.execute("PRAGMA user_version = 2")
+    old.close()
+    book = Ledger(tmp_path)
+    assert [(v.feature, v.identity) for v in book.history("run")] == [(4, "self-declared")]
+    assert decide(book, identity="proxy").identity == book.history("run")[-1].identity == "proxy"
+    book.close()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -101,8 +157,8 @@ def test_a_decision_needs_a_known_word_and_a_person(ledger: Ledger) -> None:
         "DELETE FROM verdicts",
         "DELETE FROM verdicts WHERE id = 1",
         "REPLACE INTO verdicts SELECT * FROM verdicts",
-        "INSERT OR REPLACE INTO verdicts VALUES (1, 'run', 1, '', 'core', '', '', 'Eve', '', '')",
-        "INSERT INTO verdicts VALUES (1, 'run', 1, '', 'core', '', '', 'Eve', '', '') "
+        "INSERT OR REPLACE INTO verdicts VALUES (1, 'run', 1, '', 'core', '', '', 'Eve', '', '', 'oidc')",
+        "INSERT INTO verdicts VALUES (1, 'run', 1, '', 'core', '', '', 'Eve', '', '', 'oidc') "
         "ON CONFLICT (id) DO UPDATE SET decision = 'core'",
     ],
 )
@@ -250,7 +306,7 @@ def test_many_open_a_new_ledger_at_once(tmp_path: Path) -> None:
 def test_a_writer_waits_and_a_reader_does_not(ledger: Ledger, raw: sqlite3.Connection) -> None:
     decide(ledger)
     raw.execute("BEGIN IMMEDIATE")  # another process is in the middle of writing
-    raw.execute("INSERT INTO verdicts SELECT 2, run, 9, '', 'core', '', '', 'Eve', '', '' FROM verdicts")
+    raw.execute("INSERT INTO verdicts SELECT 2, run, 9, '', 'core', '', '', 'Eve', '', '', 'oidc' FROM verdicts")
     assert [v.feature for v in ledger.history("run")] == [1]
     assert [v.feature for v in Ledger(ledger.path.parent).history("run")] == [1]  # opening reads only
     with ThreadPoolExecutor(1) as pool:

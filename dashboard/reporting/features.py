@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard import claims, evidence, gallery, summaries, wording
+from dashboard import claims, evidence, gallery, phrases, summaries, wording
 from dashboard.evidence import Outcome, Removal, Trial
 from dashboard.opened import Audit
 from dashboard.reporting.tables import class_table, effect_table, fact_table
@@ -59,7 +59,10 @@ def _part(audit: Audit, row: Finding, history: list[Verdict]) -> Section:
         pieces += [effect_table(view), Prose(wording.plain(claims.harm(view)), "small")]
     pieces.append(fact_table("Numbers", claims.statistics(row, view)))
     if len(history) > 1:
-        pieces += [Prose("Every decision about it, oldest first:"), Points(tuple(map(wording.past, history)))]
+        pieces += [
+            Prose("Every decision about it, oldest first:"),
+            Points(tuple(phrases.past(verdict, whole=True) for verdict in history)),
+        ]
     decided = [f"Decision: {wording.DECISIONS[row.decision].lower()}"] if row.decision else []
     tags = (f"Evidence: {claims.evidence(row).lower()}", *decided)
     kept = tuple(piece for piece in pieces if not isinstance(piece, Prose) or piece.text)
@@ -71,7 +74,7 @@ def _decision(audit: Audit, row: Finding) -> tuple[Piece, ...]:
     verdict = row.verdict
     if verdict is None:
         return (Prose("No person has decided on it yet.", "note"),)
-    said = f"{wording.past(verdict)}"
+    said = f"{phrases.past(verdict, whole=True)}"
     if verdict.seen != audit.seen(row.feature):
         said += "\n**Review again:** its regions are not those that the decision was about."
     return (Prose(said, "note"),)

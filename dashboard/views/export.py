@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dashboard import panels, readers, reporting, state, wording
+from dashboard import panels, phrases, readers, reporting, state, wording
 from dashboard.reporting import record
 from dashboard.summaries import Finding
 from ravl import export as exporting
@@ -23,7 +23,7 @@ def render() -> None:
     if run is None or not panels.needs(run, "evidence", "The export"):
         return
     book = readers.ledger(state.workspace())
-    confirmed = tuple(row for row in readers.findings(run, book) if row.decision == "spurious")
+    confirmed = tuple(row for row in readers.findings(run, book, everybody=True) if row.decision == "spurious")
     _report(run, book)
     _confirmed(run, book, confirmed)
     _formats(run, book, bool(confirmed))
@@ -79,7 +79,7 @@ def _confirmed(run: AuditRun, book: Ledger, rows: tuple[Finding, ...]) -> None:
                 panels.link("review", "Look at the decision", run.id, row.feature)
             panels.strip(audit, row.feature, STRIP)
             if row.verdict is not None:
-                st.markdown(wording.past(row.verdict))
+                st.markdown(phrases.past(row.verdict))
                 if row.verdict.seen != audit.seen(row.feature):
                     st.warning("Its regions are not those that the decision was about. Review it again.")
             st.caption(f"{wording.support(row)}.")

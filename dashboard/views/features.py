@@ -6,14 +6,16 @@ import math
 
 import streamlit as st
 
-from dashboard import claims, evidence, markup, panels, readers, state, summaries, wording
+from dashboard import claims, evidence, markup, panels, readers, regrouping, state, summaries, wording
 from dashboard.evidence import Removal
 from dashboard.opened import Audit
 from dashboard.summaries import Finding
 
-FILTERS = {"all": "All", "flagged": "Flagged", "open": "Not decided", "decided": "Decided"}
+FILTERS = {"all": "All", "flagged": "Flagged", "open": "Not decided", "decided": "Decided", "again": "Review again"}
 SHOWN_CROPS = 8
-TABLE_ROWS = 8
+TABLE_ROWS = 7
+PAGE = 25
+"""Rows of the table on one page: each shows a crop, and an audit may have thousands."""
 
 
 def render() -> None:
@@ -25,8 +27,8 @@ def render() -> None:
     run = panels.current_run()
     if run is None or not panels.needs(run, "evidence", "The table of features"):
         return
-    audit = readers.audit(run)
-    rows = readers.findings(run, readers.ledger(state.workspace()))
+    audit, book = readers.audit(run), readers.ledger(state.workspace())
+    rows = readers.findings(run, book)
     if not rows:
         panels.empty(
             "No features were found: the regions form no groups. More images, or a finer grid, may help.",
@@ -34,22 +36,49 @@ def render() -> None:
             "Start another audit",
         )
         return
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        shown = _filter(rows)
-        numbers = st.toggle("More numbers", key="feature-numbers", persist_state="session")
-    feature = state.chosen_feature(run.id, [row.feature for row in rows])
+    regrouping.job(run, book)
+    ids = [row.feature for row in rows]
+    asked = state.asked_feature(run.id)
+    feature = state.chosen_feature(run.id, ids)
     if feature is None:
-        feature = rows[0].feature
+        feature = regrouping.successor(run, book, ids, asked) or ids[0]
         state.choose_feature(run.id, feature)
-    _table(audit, shown, feature, run.id, bool(numbers))
-    _chosen(audit, next(row for row in rows if row.feature == feature), run.id)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        shown = _filter(rows)
+        st.space("stretch")
+        numbers = st.toggle("More numbers", key="feature-numbers", persist_state="session")
+    _table(audit, _search(shown, rows), feature, run.id, bool(numbers))
+    row = next(row for row in rows if row.feature == feature)
+    _chosen(audit, row, run.id)
+    regrouping.draw(run, audit, book, rows, row)
+
+
+def _search(shown: tuple[Finding, ...], rows: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Narrow the table down by class and by text, where there is enough to search."""
+    if len(rows) <= TABLE_ROWS:
+        return shown
+    classes = sorted({row.pull for row in rows if row.pull})
+    left, right = st.columns(2)
+    pull = left.selectbox(
+        "Mistaken for",
+        classes,
+        index=None,
+        key="feature-class",
+        placeholder="any class",
+        persist_state="session",
+    )
+    text = right.text_input(
+        "Search", key="feature-search", placeholder="a number, a name, a note, a class", persist_state="session"
+    )
+    return summaries.search(shown, pull or "", text or "")
 
 
 def _filter(rows: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    labels = {name: f"{label} ({len(summaries.pick(rows, name))})" for name, label in FILTERS.items()}
+    counts = {name: len(summaries.pick(rows, name)) for name in FILTERS}
+    labels = {name: f"{label} ({counts[name]:,})" for name, label in FILTERS.items()}
     show = st.segmented_control(
         "Show",
-        list(FILTERS),
+        [name for name in FILTERS if name != "again" or counts[name]],
         default="all",
         required=True,
         format_func=labels.__getitem__,
@@ -64,8 +93,9 @@ def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str, numb
     if not rows:
         st.caption("No feature is in this group.")
         return
+    rows = _page(rows, feature)
     ids = [row.feature for row in rows]
-    key = f"features-{run}-{'-'.join(map(str, ids[:40]))}"
+    key = f"features-{run}-{'-'.join(map(str, ids))}"
     place = ids.index(feature) if feature in ids else None
 
     def choose() -> None:
@@ -87,6 +117,18 @@ def _table(audit: Audit, rows: tuple[Finding, ...], feature: int, run: str, numb
         placeholder="–",
         alt="Features, ranked",
     )
+
+
+def _page(rows: tuple[Finding, ...], feature: int) -> tuple[Finding, ...]:
+    """The rows of one page; at first that of the chosen feature."""
+    pages = math.ceil(len(rows) / PAGE)
+    if pages < 2:
+        return rows
+    places = [place for place, row in enumerate(rows) if row.feature == feature]
+    key = f"feature-page-{len(rows)}-{rows[0].feature}-{rows[-1].feature}"
+    page = st.pagination(pages, default=1 + (places[0] if places else 0) // PAGE, key=key)
+    st.caption(f"Features {PAGE * (page - 1) + 1:,} to {min(len(rows), PAGE * page):,} of {len(rows):,}, by rank.")
+    return rows[PAGE * (page - 1) : PAGE * page]
 
 
 _CONFIG = {
@@ -146,6 +188,7 @@ def _chosen(audit: Audit, row: Finding, run: str) -> None:
         st.space("stretch")
         panels.link("review", "Decide", run, row.feature)
         panels.link("map", "Show on the map", run, row.feature)
+    panels.again(row)
     view = evidence.removal(audit, row.feature)
     st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
     st.markdown(wording.finding(row))
@@ -169,6 +212,7 @@ def _exemplars(audit: Audit, row: Finding) -> None:
             f"**What it looks like** – {wording.count(len(crops), 'exemplar')}, the most harmful first", width="content"
         )
         st.space("stretch")
+        panels.pixel_switch()
         more = len(crops) > SHOWN_CROPS and st.toggle(
             f"Show all {len(crops)}", key="all-exemplars", persist_state="session"
         )
@@ -187,7 +231,10 @@ def _with_and_without(audit: Audit, row: Finding) -> None:
     classes = summaries.class_rows(audit, row.feature)
     st.markdown("**With and without the feature**")
     st.markdown(claims.effect(classes))
-    st.html(markup.class_table(classes, state.colours(), row.pull))
+    shown = classes
+    if len(classes) > panels.SHOWN_CLASSES and not st.toggle(f"Show all {len(classes)} classes", key="all-classes"):
+        shown = classes[: panels.SHOWN_CLASSES]
+    st.html(markup.class_table(shown, state.colours(), row.pull))
     st.caption(wording.interval(audit.config.significance.level))
 
 

@@ -21,7 +21,9 @@ def render() -> None:
         return
     repair_panels.origin(state.workspace(), run)
     audit = readers.audit(run)
-    view = summaries.overview(audit, readers.ledger(state.workspace()).verdicts(run.id))
+    book = readers.ledger(state.workspace())
+    rows = readers.findings(run, book)
+    view = summaries.overview(audit, {row.feature: row.verdict for row in rows if row.verdict}, rows)
     st.markdown(claims.headline(view))
     _findings(audit, view, run.id)
     _expected(audit, view)
@@ -70,7 +72,10 @@ def _next(view: Overview, run: AuditRun) -> None:
 def _accuracy(view: Overview) -> None:
     st.subheader("How well the model does", anchor=False)
     st.markdown(f"It is right on **{wording.rate(view.overall)}** images. {wording.worst(view.worst)}")
-    st.html(markup.rate_table(view.classes, state.colours(), "Accuracy per class, the worst first"))
+    classes = view.classes
+    if len(classes) > panels.SHOWN_CLASSES and not st.toggle(f"Show all {len(classes)} classes", key="all-classes"):
+        classes = classes[: panels.SHOWN_CLASSES]
+    st.html(markup.rate_table(classes, state.colours(), "Accuracy per class, the worst first"))
     st.caption(wording.noise(view.noise))
 
 

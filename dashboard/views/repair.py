@@ -31,7 +31,7 @@ def render() -> None:
     tunings = {folder.name: folder for folder in run.mitigations()}
     every_job = book.jobs(kind=audits.MITIGATION_KIND, run=run.id)
     names = list(dict.fromkeys([*(jobs.argument(job, "--name") for job in every_job), *tunings]))
-    confirmed = tuple(row for row in readers.findings(run, book) if row.decision == "spurious")
+    confirmed = tuple(row for row in readers.findings(run, book, everybody=True) if row.decision == "spurious")
     if names:
         _tuning(workspace, run, book, names, every_job)
     _set_up(workspace, run, book, confirmed, names)

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import claims, markup, panels, readers, state, summaries, wording
+from dashboard import (
+    claims,
+    identity,
+    markup,
+    panels,
+    phrases,
+    readers,
+    reviewing,
+    second_reading,
+    state,
+    summaries,
+    who,
+    wording,
+)
+from dashboard.identity import Person
 from dashboard.opened import Audit
 from dashboard.summaries import Finding, Review
 from ravl.config import DECISIONS
-from ravl.ledger import WITHDRAWN, Ledger
+from ravl.ledger import WITHDRAWN, ChangedError
 from ravl.store import AuditRun
+from ravl.tables import Verdict
 
 KEYS = {"spurious": "S", "core": "G", "mixed": "M", "unsure": "U"}
+LEGEND = (
+    *((KEYS[decision], wording.DECISIONS[decision].lower()) for decision in DECISIONS),
+    ("Z", "undo"),
+    ("←", "previous"),
+    ("→", "next"),
+)
 SHOWN_CROPS = 9
 
 
@@ -24,34 +46,45 @@ def render() -> None:
     if run is None or not panels.needs(run, "evidence", "The review"):
         return
     audit, book = readers.audit(run), readers.ledger(state.workspace())
-    rows = readers.findings(run, book)
+    history = book.history(run.id)
+    rows = readers.findings(run, book, history)
     if not rows:
         panels.empty(
             "This audit found no features, so there is nothing to decide.", "overview", "To the overview", run.id
         )
         return
-    view = _where(run, rows)
+    place, options = st.container(), st.container(horizontal=True, vertical_alignment="center", key="last-decision")
+    view = _where(run, rows, options)
     row = view.current
     assert row is not None  # rows are not empty
     state.choose_feature(run.id, row.feature)
-    _progress(run.id, view)
-    left, right = st.columns([2, 1], gap="medium")
+    with place:
+        _progress(run.id, view)
+    left, right = st.container(key="review-body").columns([2, 1], gap="medium")
     with left:
         _evidence(audit, row)
     with right:
-        _decide(run, audit, book, row)
-        _undo(run.id, row)
-        _history(book, run.id, row.feature)
+        person = who.ask(book)
+        _decide(run, audit, view, row, person, reviewing.last_event(history, row.feature))
+        st.html(markup.key_legend(LEGEND))
+        _history(reviewing.known(history, row.feature, state.blind_reader()))
+    second_reading.draw(history, rows, run.id)
+    _prepare(audit, view)
 
 
-def _where(run: AuditRun, rows: tuple[Finding, ...]) -> Review:
+def _where(run: AuditRun, rows: tuple[Finding, ...], place: DeltaGenerator) -> Review:
+    """Draw what was done last and the options; the queue and where in it the person is."""
     flagged = summaries.pick(rows, "flagged")
-    only = bool(flagged) and st.toggle(
-        f"Only flagged features ({len(flagged)} of {len(rows)})",
-        value=True,
-        key="review-flagged",
-        persist_state="session",
-    )
+    with place:
+        _last(run.id, rows)
+        st.space("stretch")
+        only = bool(flagged) and st.toggle(
+            f"Only flagged features ({len(flagged)} of {len(rows)})",
+            value=True,
+            key="review-flagged",
+            persist_state="session",
+        )
+        second_reading.switch()
     feature = state.chosen_feature(run.id, [row.feature for row in rows])
     return summaries.review(rows, feature, only)
 
@@ -72,12 +105,37 @@ def _progress(run: str, view: Review) -> None:
                 on_click=state.choose_feature,
                 args=(run, target),
             )
+    if view.decided == total:
+        with st.container(horizontal=True, vertical_alignment="center", key="all-decided"):
+            st.markdown(phrases.all_decided(total), width="content")
+            panels.link("repair", "Repair the model", run)
+            panels.link("export", "Hand the list over", run)
+
+
+def _last(run: str, rows: tuple[Finding, ...]) -> None:
+    """What was done last, and its undoing, which stay on the screen while the next feature is shown."""
+    done = state.last_done(run)
+    st.button(
+        "Undo",
+        key="undo",
+        shortcut="Z",
+        icon=":material/undo:",
+        disabled=done is None,
+        help="Withdraws your last decision and shows its feature again. That is recorded too.",
+        on_click=state.action(_undo),
+        args=(run,),
+    )
+    if done is not None:
+        titles = {row.feature: wording.title(row) for row in rows}
+        said = phrases.shortened(titles.get(done.feature, f"Feature {done.feature}"), 60)
+        st.markdown(phrases.recorded(done, said), width="content")
 
 
 def _evidence(audit: Audit, row: Finding) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(wording.plain(wording.title(row)), anchor=False, width="content")
         panels.badges(row)
+    panels.again(row)
     classes = summaries.class_rows(audit, row.feature)
     st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
     crops = summaries.exemplars(audit, row.feature, SHOWN_CROPS)
@@ -87,17 +145,25 @@ def _evidence(audit: Audit, row: Finding) -> None:
     panels.link("features", "All the evidence: with and without it, image by image", audit.run, row.feature)
     with st.expander("Numbers", key="review-numbers"):
         st.caption(wording.support(row))
-        st.html(markup.class_table(classes, state.colours(), row.pull))
+        st.html(markup.class_table(classes[: panels.SHOWN_CLASSES], state.colours(), row.pull))
+
+
+def _prepare(audit: Audit, view: Review) -> None:
+    """Read the pictures of what comes next while the person looks at this one."""
+    for step in (1, -1):
+        target = view.neighbour(step)
+        if target is not None:
+            readers.cards(audit, summaries.exemplars(audit, target, SHOWN_CROPS))
 
 
 # --- deciding --------------------------------------------------------------------------------------------------------
 
 
-def _decide(run: AuditRun, audit: Audit, book: Ledger, row: Finding) -> None:
-    who = _reviewer(book)
+def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Person, last: int) -> None:
     recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
-    _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
-    _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
+    # a blind reader must neither see nor be stopped by what others decided in the meantime
+    after = None if state.blind_reader() else last
+    seen, onward = audit.seen(row.feature), reviewing.following(view, row.feature)
     places = st.columns(2) + st.columns(2)
     for place, decision in zip(places, DECISIONS, strict=True):
         place.button(
@@ -107,72 +173,64 @@ def _decide(run: AuditRun, audit: Audit, book: Ledger, row: Finding) -> None:
             type="primary" if row.decision == decision else "secondary",
             help=wording.MEANING[decision],
             width="stretch",
-            disabled=not who,
+            disabled=not person.name,
             on_click=state.action(_record),
-            args=(run.id, row, audit.seen(row.feature), decision, who),
+            args=(run.id, row, seen, decision, person, after, onward),
         )
-    if not who:
-        st.caption("Give your name first: a decision is kept together with who made it.")
-    _unsaved(run.id, row, audit.seen(row.feature), who, recorded)
-
-
-def _reviewer(book: Ledger) -> str:
-    who = state.reviewer(book.reviewers())
-    if who and not state.remembered("renaming", False):
-        with st.container(horizontal=True, vertical_alignment="center", key="reviewer"):
-            st.markdown(
-                f"Deciding as **{wording.plain(who)}**", width="content", help="Self-declared: nobody checks it."
-            )
-            st.button("Change", type="tertiary", key="rename", on_click=state.remember, args=("renaming", True))
-        return who
-
-    def keep() -> None:
-        name = str(state.widget("reviewer-name") or "").strip()
-        if name:
-            state.name_reviewer(name)
-            state.remember("renaming", False)
-
-    st.text_input(
-        "Your name",
-        value=who,
-        key="reviewer-name",
-        help="Self-declared: it is stored with each decision, and nobody checks it.",
-        on_change=keep,
-    )
-    return who
+    if problem := identity.missing(person):
+        st.caption(wording.plain(problem))
+    _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
+    _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
+    _unsaved(run.id, row, seen, person, after, recorded)
 
 
 def _text(field: str, label: str, run: str, feature: int, recorded: str, placeholder: str) -> None:
-    key = f"{field}-{run}-{feature}"
+    key = _key(field, run, feature)
     value = state.draft(run, feature, field, recorded)
-    draw = st.text_input if field == "name" else st.text_area
-    draw(
-        label,
-        value=value,
-        key=key,
-        placeholder=placeholder,
-        on_change=lambda: state.keep_draft(run, feature, field, str(state.widget(key) or "")),
-    )
+
+    def keep() -> None:
+        state.keep_draft(run, feature, field, str(state.widget(key) or ""))
+
+    if field == "name":
+        st.text_input(label, value=value, key=key, placeholder=placeholder, on_change=keep)
+    else:
+        st.text_area(label, value=value, key=key, placeholder=placeholder, on_change=keep, height=88)
 
 
-def _record(run: str, row: Finding, seen: str, decision: str, who: str) -> None:
+def _key(field: str, run: str, feature: int) -> str:
+    """Of an input. A blind reading has inputs of its own: the others may hold what somebody else wrote."""
+    return f"{field}-{run}-{feature}{'-blind' if state.blind_reader() else ''}"
+
+
+def _record(
+    run: str, row: Finding, seen: str, decision: str, person: Person, after: int | None, onward: int | None
+) -> None:
+    """Write a decision, unless the feature changed since it was drawn, and go on to the next that waits."""
     name, note = _written(run, row)
     book = readers.ledger(state.workspace())
-    verdict = book.add_verdict(run, row.feature, row.pull, decision, who, seen, name, note)
+    try:
+        verdict = book.add_verdict(
+            run, row.feature, row.pull, decision, person.name, seen, name, note, person.identity, after
+        )
+    except ChangedError as error:
+        state.warn(phrases.changed_by(error.newer, decision))
+        return
     state.drop_drafts(run, row.feature)
-    state.say(f"Recorded: {wording.plain(wording.title(row))} is {wording.DECISIONS[verdict.decision].lower()}.")
+    state.did(run, verdict)
+    if onward is not None:
+        state.choose_feature(run, onward)
 
 
 def _written(run: str, row: Finding) -> tuple[str, str]:
     """Name and note as they stand in the inputs; where these are not drawn, as they were left."""
     recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
-    shown = [state.widget(f"{field}-{run}-{row.feature}") for field in ("name", "note")]
+    shown = [state.widget(_key(field, run, row.feature)) for field in ("name", "note")]
     left = [state.draft(run, row.feature, field, old) for field, old in zip(("name", "note"), recorded, strict=True)]
     name, note = (old if new is None else str(new) for new, old in zip(shown, left, strict=True))
     return name, note
 
 
-def _unsaved(run: str, row: Finding, seen: str, who: str, recorded: tuple[str, str]) -> None:
+def _unsaved(run: str, row: Finding, seen: str, person: Person, after: int | None, recorded: tuple[str, str]) -> None:
     if _written(run, row) == recorded:
         return
     if not row.decision:
@@ -182,42 +240,48 @@ def _unsaved(run: str, row: Finding, seen: str, who: str, recorded: tuple[str, s
         "Record the new text",
         icon=":material/save:",
         key="record-text",
+        disabled=not person.name,
         on_click=state.action(_record),
-        args=(run, row, seen, row.decision, who),
+        args=(run, row, seen, row.decision, person, after, None),
     )
 
 
-def _undo(run: str, row: Finding) -> None:
-    st.button(
-        "Undo",
-        key="undo",
-        shortcut="Z",
-        icon=":material/undo:",
-        width="stretch",
-        disabled=not row.decision,
-        help="Withdraws the decision. That is recorded too.",
-        on_click=state.action(_withdraw),
-        args=(run, row),
-    )
-
-
-def _withdraw(run: str, row: Finding) -> None:
-    if row.verdict is None:
+def _undo(run: str) -> None:
+    """Withdraw the last decision of this session, unless somebody decided on the feature since; go back to it."""
+    done = state.last_done(run)
+    if done is None:
         return
-    book = readers.ledger(state.workspace())
-    who = state.reviewer(book.reviewers())
-    book.add_verdict(run, row.feature, row.pull, WITHDRAWN, who, row.verdict.seen, row.verdict.name, row.verdict.note)
-    for field, text in (("name", row.verdict.name), ("note", row.verdict.note)):
-        state.keep_draft(run, row.feature, field, text)  # what was written is not withdrawn
-    state.say(f"Withdrawn: the decision on {wording.plain(wording.title(row))}.")
+    state.undone(run)
+    state.choose_feature(run, done.feature)
+    try:
+        _withdraw(done, None if state.blind_reader() else done.id)
+    except ChangedError as error:
+        state.warn(phrases.changed_by(error.newer, ""))
 
 
-def _history(book: Ledger, run: str, feature: int) -> None:
-    past = book.history(run, feature)
+def _withdraw(done: Verdict, after: int | None) -> None:
+    readers.ledger(state.workspace()).add_verdict(
+        done.run,
+        done.feature,
+        done.pull_class,
+        WITHDRAWN,
+        done.reviewer,
+        done.seen,
+        done.name,
+        done.note,
+        done.identity,
+        after,
+    )
+    for field, text in (("name", done.name), ("note", done.note)):
+        state.keep_draft(done.run, done.feature, field, text)  # what was written is not withdrawn
+    state.say(f"Withdrawn: the decision on feature {done.feature}.")
+
+
+def _history(past: tuple[Verdict, ...]) -> None:
     if past:
         with st.expander(f"History ({len(past)})", key="history"):
             for verdict in reversed(past):
-                st.markdown(wording.past(verdict))
+                st.markdown(phrases.past(verdict))
 
 
 if __name__ == "__main__":

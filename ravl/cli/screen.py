@@ -10,6 +10,9 @@ from typing import Any
 from ravl.cli.shared import add_command, note_run, print_findings, print_json, reporting
 from ravl.errors import ConfigError
 
+ACCEPTED = "--accept-no-login"
+"""The option without which only this machine can reach the dashboard."""
+
 
 def add_commands(commands: Any) -> None:
     """Their options."""
@@ -19,6 +22,12 @@ def add_commands(commands: Any) -> None:
         sub.add_argument("--port", type=int, default=8501, help="port to listen on (%(default)s)")
         if function is not doctor:
             sub.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+            sub.add_argument(
+                ACCEPTED,
+                action="store_true",
+                help="listen on another address than this machine's own, though whoever reaches it sees all images "
+                "and may decide",
+            )
         if function is demo:
             sub.add_argument("--audit-only", action="store_true", help="print the findings and stop")
 
@@ -31,7 +40,7 @@ def demo(options: argparse.Namespace) -> int:
     from ravl.tables import Step
 
     if not options.audit_only:
-        check_port(options.host, options.port)
+        check_address(options)
     workspace = open_workspace(options.workspace)
     with reporting(options) as report:
         report(Step("data", 0, 1))
@@ -49,7 +58,7 @@ def app(options: argparse.Namespace) -> int:
     """Open the dashboard of a workspace."""
     from ravl.store import open_workspace
 
-    check_port(options.host, options.port)
+    check_address(options)
     return serve_workspace(options, open_workspace(options.workspace))
 
 
@@ -69,16 +78,24 @@ def doctor(options: argparse.Namespace) -> int:
     return 0 if all(check.ok for check in checks) else 1
 
 
-def check_port(host: str, port: int) -> None:
+def check_address(options: argparse.Namespace) -> None:
+    """Raise ConfigError for an address that others can reach, unless that is accepted, and for a port that is taken."""
     from ravl.doctor import loopback, port_problem
 
-    if not loopback(host):
-        print(f"ravl: {host} can be reached from other machines; there is no login.", file=sys.stderr)
-    if problem := port_problem(host, port):
+    if not loopback(options.host):
+        if not options.accept_no_login:
+            raise ConfigError(
+                f"--host must be an address of this machine alone, such as 127.0.0.1, got {options.host!r}. There is "
+                "no login: whoever reaches it sees all images and may decide. Use an SSH tunnel (ssh -L "
+                f"{options.port}:127.0.0.1:{options.port} ...), or put a proxy with a login before it; where everybody "
+                f"on the network may see it, add {ACCEPTED}."
+            )
+        print(f"ravl: {options.host} can be reached from other machines; there is no login.", file=sys.stderr)
+    if problem := port_problem(options.host, options.port):
         raise ConfigError(problem)
 
 
 def serve_workspace(options: argparse.Namespace, workspace: Path) -> int:
     from ravl.serve import serve
 
-    return serve(workspace, options.host, options.port, open_browser=not options.no_browser)
+    return serve(workspace, options.host, options.port, not options.no_browser, options.accept_no_login)

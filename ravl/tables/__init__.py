@@ -6,12 +6,13 @@ Undefined numbers are NaN, never 0. Ids (image, region, feature) are positions t
 from ravl.tables.evidence import BY_OPERATOR, GRADES, RATES, REASONS, Counterfactuals, Evidence, Significance
 from ravl.tables.features import NOISE, Agreement, Clustering, Exemplars, Families, FeatureScores, ZeroShot
 from ravl.tables.images import ImageSet, Regions
-from ravl.tables.outcomes import Assignment, GroupAccuracy, Report, Step, Verdict, quiet
+from ravl.tables.outcomes import IDENTITIES, Assignment, GroupAccuracy, Report, Step, Verdict, quiet
 from ravl.tables.record import columns
 
 __all__ = [
     "BY_OPERATOR",
     "GRADES",
+    "IDENTITIES",
     "NOISE",
     "RATES",
     "REASONS",

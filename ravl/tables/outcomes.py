@@ -73,12 +73,17 @@ class GroupAccuracy:
         return None
 
 
+IDENTITIES = ("self-declared", "proxy", "oidc")
+"""How a reviewer's name is known: typed by whoever sits there, told by a proxy that checks it, or signed in."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One person's decision about one feature of one run. The last one of a feature holds; none is ever changed.
 
     decision: spurious, core, mixed, unsure, or withdrawn (an undo, itself recorded). at: UTC, ISO 8601.
     seen: digest of the feature's region ids, so that a decision cannot silently move to other regions.
+    identity: how it is known who decided, one of IDENTITIES.
     """
 
     run: str
@@ -91,6 +96,7 @@ class Verdict:
     at: str
     seen: str
     id: int = 0
+    identity: str = IDENTITIES[0]
 
 
 @dataclass(frozen=True)

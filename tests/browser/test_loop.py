@@ -6,74 +6,18 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, expect
 
-from dashboard.server import environment
 from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun, list_runs
-from tests.browser.serving import ARGUMENTS, SECONDS, find_browser, served
+from tests.browser.window import SECONDS, Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 STEPS, PER_CLASS = 10, 12
-
-
-@dataclass
-class Window:
-    """A browser page, and everything it asked for or complained about."""
-
-    page: Page
-    address: str
-    hosts: set[str] = field(default_factory=set)
-    complaints: list[str] = field(default_factory=list)
-
-    def open(self, path: str = "") -> None:
-        self.page.goto(self.address + path)
-        self.settle()
-
-    def go(self, title: str) -> None:
-        """Follow a link of the menu."""
-        self.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
-        expect(self.page.get_by_role("heading", name=title, level=1)).to_be_visible(timeout=30 * SECONDS)
-        self.settle()
-
-    def settle(self) -> None:
-        self.page.wait_for_selector("h1", timeout=60 * SECONDS)
-        self.page.wait_for_function(
-            "() => !document.querySelector('[data-testid=stStatusWidget]')", timeout=60 * SECONDS
-        )
-
-    def type(self, label: str, text: str, role: str = "textbox", hurried: bool = False) -> None:
-        """Fill an input and leave it, which is what sends its value. hurried: do not wait for the page to answer."""
-        self.page.get_by_role(role, name=label, exact=True).fill(text)  # type: ignore[arg-type]
-        self.page.keyboard.press("Tab")
-        if not hurried:
-            self.settle()
-
-    def button(self, label: str) -> None:
-        self.page.get_by_test_id("stMain").get_by_role("button", name=label).click()
-        self.settle()
-
-
-@pytest.fixture(scope="module")
-def browser_path() -> str:
-    return find_browser()
-
-
-@pytest.fixture(scope="module")
-def workspace(browser_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the real demo audit was computed."""
-    folder = tmp_path_factory.mktemp("loop") / "workspace"
-    command = [sys.executable, "-m", "ravl", "demo", "--audit-only", "--workspace", str(folder)]
-    subprocess.run(command, env=environment(), check=True, stdout=subprocess.DEVNULL, timeout=240)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -87,31 +31,6 @@ def some_images(workspace: Path) -> dict[str, Path]:
                 for file in sorted(source.iterdir())[:PER_CLASS]:
                     shutil.copy(file, target)
     return {split: workspace / "few" / split for split in ("train", "test")}
-
-
-@pytest.fixture(scope="module")
-def server(workspace: Path) -> Iterator[str]:
-    with served(workspace) as address:
-        yield address
-
-
-@pytest.fixture
-def window(browser_path: str, server: str, tmp_path: Path) -> Iterator[Window]:
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=browser_path,
-            headless=True,
-            args=ARGUMENTS,
-            viewport={"width": 1280, "height": 900},
-            accept_downloads=True,
-        )
-        context.set_default_timeout(30 * SECONDS)
-        view = Window(context.pages[0], server)
-        view.page.on("request", lambda request: view.hosts.add(re.split(r"[/?:]+", request.url)[1]))
-        view.page.on("pageerror", lambda error: view.complaints.append(str(error)))
-        yield view
-        context.close()
 
 
 @pytest.mark.timeout(420)

@@ -18,7 +18,7 @@ from ravl.config import AuditConfig, EvidenceConfig, MitigationConfig, PromptsCo
 from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
-from ravl.ledger import Job, Ledger
+from ravl.ledger import Job, Ledger, seen_digest
 from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, rate
 from ravl.mitigation.comparison import document as comparison_document
 from ravl.mitigation.rematch import About, Audited, rematch
@@ -95,7 +95,7 @@ def make_zero_shot(images: ImageSet) -> ZeroShot:
 def make_clustering(images: ImageSet, extra: int = 0) -> Clustering:
     """Feature 0: the shapes (first region); 1: the mark; 2: some top right corners; the rest is noise.
 
-    extra: this many more features, each the bottom left corners of five images.
+    extra: this many more features, each the bottom left corners of five images (of fewer, where there are many).
     """
     label = np.full((len(images), 4), -1)
     label[:, 0] = 0
@@ -103,13 +103,20 @@ def make_clustering(images: ImageSet, extra: int = 0) -> Clustering:
         if has_mark(int(y), i % PER_CLASS):
             label[i, 3] = 1
     label[:10, 1] = 2
-    label[: 5 * extra, 2] = 3 + np.arange(5 * extra) // 5
+    each = max(1, min(5, len(images) // max(extra, 1)))
+    label[: each * extra, 2] = 3 + np.arange(each * extra) // each
     label = label.ravel()
     medoid = [int(np.flatnonzero(label == c)[0]) for c in range(3 + extra)]
     vectors = np.eye(3 + extra, 4)
     zeros = np.zeros((1, 4))
     low = np.full(3 + extra, 0.5)
     return Clustering(label, (label >= 0) * 0.9, medoid, zeros, np.zeros(4), np.eye(4), vectors, low)
+
+
+def nothing(clustering: Clustering) -> Clustering:
+    """The same regions, all of them noise."""
+    none = {name: getattr(clustering, name)[:0] for name in ("medoid", "medoid_vector", "min_similarity")}
+    return replace(clustering, label=np.full(len(clustering.label), -1), strength=0 * clustering.strength, **none)
 
 
 def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot) -> Exemplars:
@@ -126,7 +133,9 @@ def make_exemplars(regions: Regions, clustering: Clustering, zero_shot: ZeroShot
                 else (int(zero_shot.label[image]) + 1) % 3
             )
             rows.append((feature, int(region), image, against, 3.0 - place))
-    feature, region, image, against, contribution = (np.array(column) for column in zip(*rows, strict=True))
+    columns = np.array(rows, float).reshape(-1, 5).T
+    feature, region, image, against = columns[:4].astype(int)
+    contribution = columns[4]
     return Exemplars(feature, region, image, against, contribution, contribution, contribution + 0.5)
 
 
@@ -175,8 +184,9 @@ def make_run(
     tested: tuple[int, ...] = (1, 2),
     rule: str = "evidence",
     extra: int = 0,
+    noise: bool = False,
 ) -> AuditRun:
-    """Write the run, up to and including the stage `until`. tested: the features that are removed."""
+    """Write the run, up to and including the stage `until`. tested: the features that are removed. noise: find none."""
     images = draw_images(images_at) if not images_at.exists() else _labelled(images_at)
     images = replace(images, class_names=classes)
     config = AuditConfig(
@@ -188,9 +198,11 @@ def make_run(
     )
     run = AuditRun.create(workspace, name, config, {"data": "feed", "model": "beef", "preprocessing": "cafe"})
     regions, zero_shot, clustering = make_regions(images), make_zero_shot(images), make_clustering(images, extra)
-    families = Families(np.arange(3 + extra), [""] * (3 + extra))
+    clustering = nothing(clustering) if noise else clustering
+    n = clustering.n_clusters
+    families = Families(np.arange(n), [""] * n)
     label = families.features_of(clustering.label)
-    scores = score_features(regions, zero_shot, label, 3 + extra, config.scoring)
+    scores = score_features(regions, zero_shot, label, n, config.scoring)
     chance = significance(scores, regions, zero_shot, label, config.significance, config.seed)
     found = make_counterfactuals(regions, clustering, zero_shot, tested)
     alpha = config.significance.alpha
@@ -390,6 +402,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def confirm(run: AuditRun, book: Ledger) -> Callable[[], None]:
     def add() -> None:
-        book.add_verdict(run.id, 1, "eel", "spurious", "Ada", "digest", "red square", "not an eel")
+        seen = seen_digest(np.flatnonzero(run.feature_label() == 1))
+        book.add_verdict(run.id, 1, "eel", "spurious", "Ada", seen, "red square", "not an eel")
 
     return add

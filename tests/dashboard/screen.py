@@ -28,6 +28,7 @@ def go(app: AppTest, view: str) -> AppTest:
 
 def checked(app: AppTest) -> AppTest:
     assert not app.exception, app.exception
+    assert not any("fault of RAVL" in piece.value for piece in app.error), [piece.value for piece in app.error]
     return app
 
 

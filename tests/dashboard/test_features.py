@@ -178,6 +178,16 @@ def test_pages_of_an_audit_with_many_features(other: Callable[..., AuditRun], vi
         assert len(app.dataframe[0].value) == 15
 
 
+@pytest.mark.parametrize("view", VIEWS[1:])
+def test_pages_of_an_audit_without_features(other: Callable[..., AuditRun], view: str) -> None:
+    other(noise=True, tested=())
+    app = open_app(view)
+    assert not app.error
+    assert len(said(app)) > 80  # each says what that means, or what to do
+    if view in ("features", "review"):
+        assert [link.label for link in app.get("page_link")]
+
+
 def test_the_papers_rule_says_so(other: Callable[..., AuditRun]) -> None:
     other(rule="paper")
     text = said(open_app("overview"))

@@ -153,9 +153,9 @@ def test_export_without_a_confirmed_feature_says_what_to_do(run: AuditRun) -> No
     assert not app.dataframe
 
 
-def test_export_offers_files_and_the_whole_history(run: AuditRun, book: Ledger, confirm: Callable[[], None]) -> None:
+def test_export_offers_files_and_the_whole_history(run: AuditRun, book: Ledger) -> None:
     book.add_verdict(run.id, 1, "eel", "unsure", "Bo", "digest")
-    confirm()
+    book.add_verdict(run.id, 1, "eel", "spurious", "Ada", "of other regions", "red square")
     app = open_app("export")
     assert downloads(app) == ["report", "JSON", "CSV", "COCO", "groups", "image lists", "paragraph", "log"]
     text = said(app)

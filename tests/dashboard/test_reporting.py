@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard import claims, evidence, opened, repair_words, summaries, wording
+from dashboard import claims, evidence, opened, phrases, repair_words, summaries, wording
 from dashboard.opened import Rate
 from dashboard.repaired import outcome, second_audit
 from dashboard.reporting import LIMITS, record, report, report_text, tables
@@ -61,7 +61,7 @@ def test_the_sentences_are_those_of_the_screen(run: AuditRun, book: Ledger, conf
         claims.expected(expected),
         claims.harm(removal).replace("*", r"\*"),
         wording.worst(view.worst),
-        wording.past(book.history(run.id)[0]),
+        phrases.past(book.history(run.id)[0]),
         claims.rest(view.others, more=True),
         *LIMITS,
         *claims.NOT_SEEN,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import opened
+from dashboard import opened, state, wording
+from dashboard.identity import Person
 from ravl.errors import RunError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
-from tests.dashboard.screen import button, checked, go, open_app, said
+from tests.dashboard.screen import button, checked, go, html, open_app, said
 
 
 def named(app: AppTest, name: str = "Dr. Ada") -> AppTest:
@@ -39,8 +41,10 @@ def test_a_decision_is_written_at_once_with_what_was_seen(run: AuditRun, book: L
     assert (verdict.feature, verdict.decision, verdict.pull_class) == (1, decision, "eel")
     assert (verdict.name, verdict.note, verdict.reviewer) == ("red square", "corner", "Dr. Ada")
     assert verdict.seen == opened.read_audit(run).seen(1)
+    assert verdict.identity == "self-declared"
     assert "1 of 1 decided" in html_and_progress(checked(app))
-    assert [toast.value for toast in app.toast]
+    assert f"Recorded: red square (feature 1) is **{wording.DECISIONS[decision].lower()}**." in said(app)
+    assert "The feature is decided." in said(app)
 
 
 def test_the_evidence_stands_beside_the_crops(run: AuditRun) -> None:
@@ -106,10 +110,14 @@ def test_next_and_previous(run: AuditRun) -> None:
     assert app.subheader[0].value == "Feature 2"
 
 
-def test_the_last_reviewer_is_offered_and_can_be_changed(run: AuditRun, confirm: Callable[[], None]) -> None:
+def test_the_last_reviewer_is_offered_not_assumed(run: AuditRun, confirm: Callable[[], None]) -> None:
     confirm()
     app = open_app("review")
-    assert "Deciding as **Ada**" in said(app)
+    assert button(app, "decide-core").disabled
+    assert button(app, "continue-as-0").label == "Continue as Ada"
+    button(app, "continue-as-0").click().run()
+    assert "Deciding as **Ada** (self-declared)" in said(app)
+    assert not button(app, "decide-core").disabled
     button(app, "rename").click().run()
     app.text_input(key="reviewer-name").input("Bo").run()
     assert "Deciding as **Bo**" in said(checked(app))
@@ -122,6 +130,197 @@ def test_shortcuts(run: AuditRun) -> None:
     assert wanted.items() <= keys.items()
     assert {keys["go-left"], keys["go-right"]} == {"left", "right"}
     assert len(set(keys.values())) == len(keys)
+
+
+# --- one decision after the other ------------------------------------------------------------------------------------
+
+
+def all_features(app: AppTest) -> AppTest:
+    app.toggle(key="review-flagged").set_value(False).run()
+    return checked(app)
+
+
+def shown(app: AppTest) -> str:
+    return str(app.subheader[0].value)
+
+
+def test_after_a_decision_the_next_undecided_is_shown(run: AuditRun, book: Ledger) -> None:
+    decide(book, run, 2, "core", "Bo")
+    app = all_features(named(open_app("review")))
+    assert shown(app) == "Feature 1"
+    button(app, "decide-spurious").click().run()
+    assert shown(app) == "Feature 0"  # feature 2, the next by rank, is decided
+    assert "Recorded: Feature 1 is **spurious**." in said(app)
+    assert not button(app, "undo").disabled
+    button(app, "decide-unsure").click().run()
+    assert "All 3 features are decided." in said(checked(app))
+    assert [link.label for link in app.get("page_link")][:2] == ["Repair the model", "Hand the list over"]
+
+
+def test_undo_goes_back_step_by_step(run: AuditRun, book: Ledger) -> None:
+    app = all_features(named(open_app("review")))
+    for decision in ("spurious", "core"):
+        button(app, f"decide-{decision}").click().run()
+    assert shown(app) == "Feature 0"
+    for title, left in (("Feature 2", {1: "spurious"}), ("Feature 1", {})):
+        button(app, "undo").click().run()
+        assert shown(checked(app)) == title
+        assert {f: v.decision for f, v in book.verdicts(run.id).items()} == left
+    assert button(app, "undo").disabled
+    assert [v.decision for v in book.history(run.id)] == ["spurious", "core", "withdrawn", "withdrawn"]
+
+
+def test_the_keys_are_on_the_screen(run: AuditRun) -> None:
+    legend = html(open_app("review"))
+    for key, what in (("S", "spurious"), ("G", "genuine"), ("M", "mixed"), ("U", "unsure"), ("Z", "undo")):
+        assert f"<kbd>{key}</kbd> {what}" in legend
+    assert "Keys rest while you type." in legend
+
+
+# --- two people ------------------------------------------------------------------------------------------------------
+
+
+def decide(book: Ledger, run: AuditRun, feature: int, decision: str, who: str, name: str = "") -> None:
+    seen = opened.read_audit(run).seen(feature)
+    book.add_verdict(run.id, feature, "eel", decision, who, seen, name)
+
+
+def test_two_people_who_meet_on_one_feature(run: AuditRun, book: Ledger) -> None:
+    """What Bo decided after Ada's page was drawn is shown to her, and not overwritten; then she decides."""
+    app = named(open_app("review"), "Ada")
+    decide(book, run, 1, "core", "Bo")
+    at = book.history(run.id)[0].at[11:19]
+    button(app, "decide-spurious").click().run()
+    assert [v.reviewer for v in book.history(run.id)] == ["Bo"]
+    text = said(checked(app))
+    assert f"**Changed by Bo at {at} UTC**, after this page was drawn: feature 1, now **genuine**" in text
+    assert "Your decision (spurious) was not recorded" in text
+    assert shown(app) == "Feature 1"
+    button(app, "decide-spurious").click().run()
+    assert [v.decision for v in book.history(run.id)] == ["core", "spurious"]
+    assert "Changed by" not in said(app)
+
+
+def test_undo_leaves_what_another_decided_since(run: AuditRun, book: Ledger) -> None:
+    app = named(open_app("review"), "Ada")
+    button(app, "decide-spurious").click().run()
+    decide(book, run, 1, "core", "Bo")
+    button(app, "undo").click().run()
+    assert "Changed by Bo" in said(checked(app))
+    assert "Nothing was undone" in said(app)
+    assert book.verdicts(run.id)[1].decision == "core"
+
+
+def test_a_blind_reading_hides_what_others_decided_until_it_is_done(run: AuditRun, book: Ledger) -> None:
+    decide(book, run, 1, "spurious", "Ada", "red square")
+    app = named(open_app("review"), "Bo")
+    assert shown(app) == "red square \\(feature 1\\)"
+    app.toggle(key="blind-reading").set_value(True).run()
+    text = said(checked(app))
+    assert shown(app) == "Feature 1"
+    assert "red square" not in text
+    assert "Ada" not in text
+    assert not app.text_input(key=f"name-{run.id}-1-blind").value
+    assert not any("History" in expander.label for expander in app.expander)
+    assert "0 of 1 decided" in html_and_progress(app)
+    for page in ("features", "overview"):
+        go(app, page)
+        assert "red square" not in said(app)
+        assert "Blind reading: you see your own decisions only" in said(app)
+    go(app, "export")
+    assert "red square" in said(app) + html(app) + str([frame.value for frame in app.dataframe])
+    go(app, "review")
+    button(app, "decide-core").click().run()
+    text = said(checked(app))
+    assert "Ada and Bo decided on one feature in common, and differ about it." in text
+    assert "Feature 1 – Ada: **Spurious** · Bo: **Genuine**. The later one holds: genuine." in text
+    assert "History (2)" in [expander.label for expander in app.expander]
+    assert [v.decision for v in book.history(run.id)] == ["spurious", "core"]
+    button(app, "undo").click().run()
+    assert book.verdicts(run.id)[1].reviewer == "Ada"
+    assert "Ada" not in said(checked(app))
+
+
+def test_a_blind_reader_is_not_told_of_others_by_a_refusal(run: AuditRun, book: Ledger) -> None:
+    app = named(open_app("review"), "Bo")
+    app.toggle(key="blind-reading").set_value(True).run()
+    decide(book, run, 1, "spurious", "Ada")
+    button(app, "decide-core").click().run()
+    assert [v.reviewer for v in book.history(run.id)] == ["Ada", "Bo"]
+    assert "Changed by" not in said(checked(app))
+
+
+def test_two_readers_are_compared(run: AuditRun, book: Ledger) -> None:
+    for feature, ada, bo in ((0, "core", "core"), (1, "spurious", "mixed"), (2, "unsure", "unsure")):
+        decide(book, run, feature, ada, "Ada")
+        decide(book, run, feature, bo, "Bo")
+    app = open_app("review")
+    assert "Two readers: 1 disagreement" in [expander.label for expander in app.expander]
+    text = said(app)
+    assert (
+        "Ada and Bo decided alike on **2 of 3 (67%)** features. Cohen's kappa, agreement beyond chance, is 0.57" in text
+    )
+    assert "On 3 features it is known no better than" in text
+    go(app, "review")
+    button(app, "differ-Ada-Bo-1").click().run()
+    assert shown(checked(app)) == "Feature 1"
+
+
+def test_who_decides_is_known_from_a_proxy(run: AuditRun, book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAVL_USER_HEADER", "X-Forwarded-User")
+    app = open_app("review")
+    assert "does not say who you are" in said(app)  # the header is not sent: nobody decides, whatever is typed
+    assert button(app, "decide-core").disabled
+    assert "reviewer-name" not in [field.key for field in app.text_input]
+    monkeypatch.setattr(state, "person", lambda: Person("ada@clinic", "proxy"))
+    go(app, "review")
+    assert "Deciding as **ada@clinic** (as the proxy says)" in said(app)
+    button(app, "decide-core").click().run()
+    assert [(v.reviewer, v.identity) for v in book.history(run.id)] == [("ada@clinic", "proxy")]
+
+
+# --- again -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_on_other_regions_has_to_be_made_again(run: AuditRun, book: Ledger) -> None:
+    book.add_verdict(run.id, 1, "eel", "spurious", "Ada", "0123456789abcdef", "red square")
+    app = named(open_app("review"), "Ada")
+    text = said(app)
+    assert "It was called spurious “red square” by Ada on" in text
+    assert "but other regions belong to it now" in text
+    assert "0 of 1 decided" in html_and_progress(app)
+    button(app, "decide-spurious").click().run()
+    assert "other regions belong to it now" not in said(checked(app))
+    assert "1 of 1 decided" in html_and_progress(app)
+
+
+def test_what_was_merged_has_to_be_decided_anew(run: AuditRun, book: Ledger) -> None:
+    decide(book, run, 2, "core", "Bo", "corner")
+    book.add_grouping(run.id, "merge", (7, 2), (1,), "Ada")
+    app = open_app("review", feature="1")
+    assert "Ada merged what it was part of. Decided before: feature 2: genuine “corner” by Bo." in said(app)
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_unforeseen_fault_is_a_sentence_and_its_place_is_in_the_log(
+    run: AuditRun, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    app = named(open_app("review"))
+    monkeypatch.setattr(Ledger, "add_verdict", fail)
+    button(app, "decide-core").click().run()
+    assert not app.exception
+    [told] = [piece.value.replace("\\", "") for piece in app.error]
+    assert "a fault of RAVL, not of yours" in told
+    assert str(workspace / "dashboard.log") in told
+    assert "secret" not in told
+    log = workspace / "dashboard.log"
+    assert "ZeroDivisionError: secret detail" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
 
 
 def test_a_ledger_that_cannot_be_written_is_a_sentence(run: AuditRun, monkeypatch: pytest.MonkeyPatch) -> None:

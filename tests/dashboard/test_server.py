@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.server import OPTIONS, application, environment, streamlit_command
+from dashboard.server import OPTIONS, application, environment, reachable, streamlit_command
 
 ROOT = Path(__file__).resolve().parents[2]
 ONLY_IN_FILE = {"server.address": "127.0.0.1", "server.allowedHosts": ["127.0.0.1", "localhost"]}
@@ -88,6 +89,47 @@ def test_command_listens_on_loopback() -> None:
 def test_names_that_requests_may_use(host: str, allowed: set[str]) -> None:
     flags = [flag for flag in streamlit_command("w", 1, host) if flag.startswith("--server.allowedHosts=")]
     assert {flag.split("=")[1] for flag in flags} == allowed
+
+
+@pytest.mark.parametrize(
+    ("address", "accepted", "login", "found"),
+    [
+        ("127.0.0.1", "", False, False),
+        ("127.8.8.8", "", False, False),
+        ("::1", "", False, False),
+        ("localhost", "", False, False),
+        (None, "", False, True),  # streamlit started by hand without an address listens everywhere
+        ("", "", False, True),
+        ("0.0.0.0", "", False, True),
+        ("10.0.0.7", "", False, True),
+        ("ravl.clinic.org", "", False, True),
+        ("10.0.0.7", "1", False, False),
+        ("10.0.0.7", "0", False, True),
+        (None, "", True, False),
+    ],
+)
+def test_who_can_reach_the_server(address: str | None, accepted: str, login: bool, found: bool) -> None:
+    assert reachable(address, {"RAVL_ACCEPT_NO_LOGIN": accepted}, login) is found
+
+
+def test_what_was_accepted_is_told_to_the_pages() -> None:
+    assert environment("w", accepted=True)["RAVL_ACCEPT_NO_LOGIN"] == "1"
+    assert "RAVL_ACCEPT_NO_LOGIN" not in environment("w")
+
+
+def test_a_terminated_app_takes_its_server_along(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ravl", "app", "--workspace", str(tmp_path), "--port", str(port), "--no-browser"]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as app:
+        assert app.stderr is not None
+        assert any("The dashboard is at" in line for line in app.stderr)
+        app.terminate()
+        app.communicate(timeout=60)
+    assert app.returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
 def test_headless_can_be_turned_off() -> None:

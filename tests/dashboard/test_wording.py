@@ -143,13 +143,6 @@ def test_compared() -> None:
     assert wording.compared({}) == ""
 
 
-def test_history(run: AuditRun, book: Ledger) -> None:
-    verdict = book.add_verdict(run.id, 1, "eel", "core", "Ada", "d", "a*b", "why")
-    text = wording.past(verdict)
-    assert text.startswith("**Genuine** by Ada, 20")
-    assert text.endswith(" UTC: a\\*b · why")
-
-
 def test_progress(book: Ledger) -> None:
     job = book.add_job("demo", "Demo", [], "local")
     assert wording.progress(job, None) == "Starting …"
