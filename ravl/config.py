@@ -112,14 +112,8 @@ class RegionsConfig:
             )
         if self.kind != "grid" and (self.further or self.overlap):
             raise ConfigError(f"further and overlap must be left alone unless kind is grid, got kind {self.kind!r}.")
-        if self.kind in PROPOSERS and not self.file:
-            raise ConfigError(
-                f"{self.kind} must be followed by the folder of a model, such as {self.kind}:models/mine."
-            )
         if self.kind not in ("boxes", *PROPOSERS) and self.file:
             raise ConfigError(f"file must be empty unless kind is boxes, got {self.file!r} with kind {self.kind!r}.")
-        if self.min_area > self.max_area:
-            raise ConfigError(f"min_area must not exceed max_area, got {self.min_area} and {self.max_area}.")
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -145,7 +139,10 @@ class RegionsConfig:
             folder, _, limits = file.rpartition("@") if _LIMITS.fullmatch(file.rpartition("@")[2]) else (file, "", "")
             given = dict(entry.split("=") for entry in limits.split(",")) if limits else {}
             numbers: dict[str, Any] = {k: int(v) if k == "most" else float(v) for k, v in given.items()}
-            return cls(kind, file=os.path.abspath(os.path.expanduser(folder)), **numbers)
+            found = cls(kind, file=os.path.abspath(os.path.expanduser(folder)), **numbers)
+            if found.min_area > found.max_area:
+                raise ConfigError(f"min_area must not exceed max_area, got {found.min_area} and {found.max_area}.")
+            return found
         raise ConfigError(
             "regions must be grid:K with a whole number K (several: grid:2+4; overlapping: grid:3@0.5), slic:N, boxes, "
             f"boxes:FILE.json, or detr:DIR, owl:DIR, sam:DIR, got {text!r}. Try grid:2."
