@@ -23,6 +23,7 @@ EVIDENCE = {
     "support": "Too little evidence",
     "chance": "Could be chance",
     "not replicated": "Only in one half",
+    "untested": "Not tested",
 }
 """What the evidence about a feature amounts to, by its reason (`ravl.discovery.evidence`)."""
 
@@ -39,6 +40,8 @@ MEANS = {
     "That does not make it harmless.",
     "chance": "Chance alone could explain how differently images with it are classified.",
     "not replicated": "The difference shows in one half of the images only, so it may be chance.",
+    "untested": "Images that show it are classified differently, by more than chance. Whether it causes the errors is "
+    "not known: this audit had embeddings and no model, so nothing could be removed as a test.",
 }
 
 OPERATORS = {
@@ -270,6 +273,7 @@ _REST = {
     "support": "with too little evidence",
     "chance": "that chance could explain",
     "not replicated": "found in one half of the images only",
+    "untested": "that could not be tested without a model",
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl.config import AuditConfig
+from ravl.data import path_of
 from ravl.discovery.evidence import needed
 from ravl.discovery.scoring import best_region
 from ravl.discovery.significance import newcombe
@@ -132,8 +133,8 @@ def difference(first: Rate, second: Rate, level: float) -> Interval:
 
 
 def image_path(audit: Audit, image: int) -> Path:
-    """The file of an image."""
-    return Path(audit.images.root) / str(audit.images.file[image])
+    """The file of an image. Raises DataError when the image set no longer lists it."""
+    return Path(path_of(audit.images, image))
 
 
 def missing_stages(run: AuditRun) -> tuple[str, ...]:

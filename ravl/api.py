@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ravl.config import (
+    PROPOSERS,
     AuditConfig,
     ClusteringConfig,
     EmbeddingConfig,
@@ -15,6 +16,7 @@ from ravl.config import (
     PromptsConfig,
     RegionsConfig,
     SignificanceConfig,
+    class_words,
     digest,
 )
 from ravl.errors import ConfigError
@@ -28,9 +30,11 @@ WORKSPACE = "ravl-workspace"
 
 
 def discover(
-    images: str | Path,
-    model: str | Path,
+    images: str | Path | None = None,
+    model: str | Path | None = None,
     *,
+    embeddings: str | Path | None = None,
+    text_embeddings: str | Path | None = None,
     classes: Sequence[str] = (),
     templates: Sequence[str] = ("a photo of {}",),
     tau: float | str = 0.07,
@@ -45,26 +49,38 @@ def discover(
     workspace: str | Path = WORKSPACE,
     name: str = "audit",
     until: str = "projection",
+    frames: str = "refuse",
+    hide_names: bool = False,
     report: Report = quiet,
 ) -> AuditRun:
     """Audit a vision-language model on labelled images and return the finished run.
 
-    images: a folder `class/image`, or a CSV or Parquet manifest `image_path,label[,caption]`.
-    model: a `save_pretrained` directory, a hub id, or `demo`. The other arguments are those of `ravl discover --help`.
+    images: a folder `class/image`, a CSV or Parquet manifest `image_path,label[,caption]`, or a COCO file; `@split`
+    behind it names a split. classes: names, each perhaps with synonyms for captions, `pneumothorax|collapsed lung`.
+    model: a `save_pretrained` directory, a hub id, or `demo`.
+    embeddings: instead of both, precomputed ones (see `ravl.data.embeddings`), with those of the class names in
+    text_embeddings; such an audit has no model, so no feature is ever found to be causal.
+    The other arguments are those of `ravl discover --help`.
     until: `evidence` leaves out the map. The same call on the same content continues a run that was interrupted, and
     returns one that is finished.
     Raises RavlError (ConfigError, DataError, ModelError, RunError) with one sentence that says what to do.
     """
+    names, synonyms = class_words(tuple(classes))
+    _check_inputs(images, model, embeddings)
     config = AuditConfig(
-        images=str(Path(images).expanduser().resolve()),
+        images=str(Path(embeddings).expanduser().resolve())
+        if embeddings
+        else _reference(str(images), workspace, report),
         model=str(model),
         regions=RegionsConfig.parse(regions),
         embedding=EmbeddingConfig(encoder=encoder),
-        prompts=PromptsConfig(tuple(classes), tuple(templates), tau),
+        prompts=PromptsConfig(names, tuple(templates), tau, synonyms),
         clustering=ClusteringConfig(method=clustering, cluster_on=cluster_on),
         significance=SignificanceConfig(split_half=split_half),
         evidence=EvidenceConfig(rule=rule),
         seed=seed,
+        frames=frames,
+        hide_names=hide_names,
     )
     from dataclasses import replace
 
@@ -73,10 +89,85 @@ def discover(
 
     check_name(name)
     folder = open_workspace(workspace)  # before the model is loaded: a typing error must not cost a minute
+    if embeddings is not None:
+        return _given(config, text_embeddings, folder, name, report, until)
     report(Step("model", 0, 1))
     loaded = vlm.load(str(model), device)
     report(Step("model", 1, 1))
-    return audit.discover(replace(config, model=loaded.name), loaded, folder, name, report, until)
+    proposer = None
+    if config.regions.kind in PROPOSERS:
+        from ravl.vlm import proposals
+
+        proposer = proposals.load(config.regions, device)
+    return audit.discover(replace(config, model=loaded.name), loaded, folder, name, report, until, proposer=proposer)
+
+
+def _check_inputs(images: Any, model: Any, embeddings: Any) -> None:
+    """Raise ConfigError unless there are images and a model, or embeddings alone."""
+    if (images and model and not embeddings) or (embeddings and not images and not model):
+        return
+    found = [flag for flag, value in (("--images", images), ("--model", model), ("--embeddings", embeddings)) if value]
+    raise ConfigError(
+        f"an audit needs --images and --model, or --embeddings alone, got {' and '.join(found) or 'none of them'}."
+    )
+
+
+def _given(
+    config: AuditConfig, text: str | Path | None, workspace: Path, name: str, report: Report, until: str
+) -> AuditRun:
+    """Audit precomputed embeddings."""
+    from dataclasses import replace
+
+    from ravl import given
+    from ravl.data.embeddings import read_embeddings
+    from ravl.store import workspace_key
+
+    if config.prompts.tau == "model":
+        raise ConfigError("--tau must be a number where no model is given, got 'model'. Give that of your model.")
+    found = read_embeddings(config.images, text, config.prompts.classes, workspace_key(workspace), report)
+    # there is no middle layer; what is given is what is clustered
+    clustering = replace(config.clustering, cluster_on="final")
+    config = replace(config, model=given.NO_MODEL, clustering=clustering)
+    return given.discover(config, found, workspace, name, report, until)
+
+
+def _reference(images: str | Path, workspace: str | Path, report: Report) -> str:
+    """The image set as it is kept in a configuration: absolute, links resolved, with its split.
+
+    One of the Hugging Face library is copied into the workspace first.
+    """
+    from dataclasses import replace
+
+    from ravl.data.sources import HUB, parse
+    from ravl.store import open_workspace
+
+    if str(images).startswith(HUB):
+        from ravl.data.hub import copied
+
+        images = copied(str(images), open_workspace(workspace) / "datasets", report)
+    source = parse(images)
+    return str(replace(source, path=source.path.resolve()))
+
+
+def check(
+    images: str | Path,
+    *,
+    classes: Sequence[str] = (),
+    frames: str = "refuse",
+    hide_names: bool = False,
+    workspace: str | Path = WORKSPACE,
+    max_unreadable: float = 0.05,
+    report: Report = quiet,
+) -> dict[str, Any]:
+    """Read an image set without any model: the document of `ravl check --json` (see `ravl.data.report.describe`)."""
+    from ravl.data import Reading, read_images
+    from ravl.data.report import describe
+    from ravl.store import workspace_key
+
+    names, synonyms = class_words(tuple(classes))
+    reading = Reading(frames, workspace_key(workspace), hide_names, synonyms)
+    images = _reference(images, workspace, report)
+    return describe(read_images(images, names, max_unreadable, report, reading))
 
 
 def mitigate(
@@ -112,9 +203,10 @@ def mitigate(
     processes (`accelerate launch`) all but the first return an empty document.
     Raises RavlError as `discover` does.
     """
+    from ravl import given, repair, vlm
     from ravl import reaudit as again
-    from ravl import repair, vlm
 
+    given.check_model(run, "fine-tuning")
     chosen = confirmed_features(run) if features is None else {int(f): "" for f in features}
     config = MitigationConfig(
         method=method,
@@ -141,8 +233,9 @@ def mitigate(
         raise ConfigError(
             f"--features must be ids of {run.id}, got {unknown[0]}. There are {len(known)}: 0 .. {len(known) - 1}."
         )
-    train_path = Path(images).expanduser().resolve()
-    test_path = None if test is None else Path(test).expanduser().resolve()
+    workspace = run.path.parents[1]
+    train_path = Path(_reference(images, workspace, report))
+    test_path = None if test is None else Path(_reference(test, workspace, report))
     settings = {"config": config.to_dict(), "train": str(train_path), "test": str(test_path or "")}
     label = name or f"{method}-{digest(settings)}"
     folder = run.mitigation(label)
@@ -175,7 +268,7 @@ def regroup(
     kind: `merge` (two or more features) or `split` (one). The change is recorded with the reviewer's name; features
     that it does not touch keep their ids and verdicts, new ones get new ids. Raises RavlError as `discover` does.
     """
-    from ravl import audit, vlm
+    from ravl import audit, given, vlm
     from ravl.discovery import families as joining
     from ravl.ledger import Ledger
 
@@ -190,14 +283,17 @@ def regroup(
     before = run.families()
     if kind == "split" and int((before.family == ids[0]).sum()) < 2:
         raise ConfigError(f"feature {ids[0]} is a single cluster, so it cannot be split. Merge others instead.")
-    report(Step("model", 0, 1))
-    loaded = vlm.load(run.config.model, device)
-    report(Step("model", 1, 1))
 
     def change(families: Families) -> Families:
         return joining.merge(families, ids) if kind == "merge" else joining.split(families, ids[0])
 
-    changed = audit.regroup(run, loaded, change, report)
+    if run.config.model == given.NO_MODEL:
+        changed = given.regroup(run, change, report)
+    else:
+        report(Step("model", 0, 1))
+        loaded = vlm.load(run.config.model, device)
+        report(Step("model", 1, 1))
+        changed = audit.regroup(run, loaded, change, report)
     made = sorted(set(changed.families().family.tolist()) - set(before.family.tolist()))
     ledger = Ledger(run.path.parents[1])
     ledger.add_grouping(run.id, kind, ids, made, reviewer, note)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl.config import AuditConfig
-from ravl.data import load_images, read_images, with_coco
+from ravl.data import Reading, load_images, read_images, with_coco
 from ravl.discovery.agreement import agreement
 from ravl.discovery.clustering import assign, cluster
 from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
@@ -25,13 +25,14 @@ from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.families import group
 from ravl.discovery.making import made
 from ravl.discovery.projection import project
+from ravl.discovery.proposals import Proposer
 from ravl.discovery.regions import decompose
 from ravl.discovery.removal import exemplars
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.discovery.zero_shot import class_vectors, classify
 from ravl.errors import DataError
-from ravl.store import AuditRun
+from ravl.store import AuditRun, workspace_key
 from ravl.tables import NOISE, Clustering, Evidence, Families, ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import VisionLanguageModel
 
@@ -44,16 +45,18 @@ def discover(
     report: Report = quiet,
     until: str = "projection",
     data: str = "",
+    proposer: Proposer | None = None,
 ) -> AuditRun:
     """Audit a model on an image set: the paper's discovery, top to bottom. Returns the finished run.
 
     The same configuration on the same content continues, or returns, the run that exists.
     until: `evidence` leaves out the map, which no result depends on. data: the fingerprint that the images must have,
-    empty for any.
+    empty for any. proposer: needed by regions that are proposed.
     Raises DataError, ConfigError or ModelError for input that cannot be audited, RunError when the disk fails.
     """
-    images = read_images(config.images, config.prompts.classes, config.max_unreadable, report)
-    if config.regions.file:
+    reading = Reading.of(config, workspace_key(workspace))
+    images = read_images(config.images, config.prompts.classes, config.max_unreadable, report, reading)
+    if config.regions.kind == "boxes" and config.regions.file:
         images = with_coco(images, config.regions.file, config.max_unreadable)
     if data and images.fingerprint != data:
         raise DataError(
@@ -61,13 +64,17 @@ def discover(
             "Restore them, or leave the second audit out with --no-reaudit."
         )
     prints = {"data": images.fingerprint, "model": vlm.fingerprint, "preprocessing": vlm.preprocessing}
+    if proposer is not None:
+        prints["proposals"] = proposer.fingerprint
     run = AuditRun.create(workspace, name, config, prints)
     with run.locked():
-        _stages(run, images, vlm, report, until)
+        _stages(run, images, vlm, report, until, proposer)
     return run
 
 
-def _stages(run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: Report, until: str) -> None:
+def _stages(
+    run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: Report, until: str, proposer: Proposer | None
+) -> None:
     config = run.config
 
     def stage(name: str, compute: Callable[[], Any]) -> Any:
@@ -75,7 +82,8 @@ def _stages(run: AuditRun, images: ImageSet, vlm: VisionLanguageModel, report: R
 
     images = run.stage("images", lambda: images)
     images_of = partial(load_images, images)
-    regions = stage("regions", lambda: decompose(images, vlm.view(images.size), config.regions, images_of, report))
+    view = vlm.view(images.size)
+    regions = stage("regions", lambda: decompose(images, view, config.regions, images_of, report, proposer))
     _embed(run, images, regions, vlm, report)
     final = run.array("region_embeddings")
     space = run.space()
@@ -226,8 +234,12 @@ def _embed(run: AuditRun, images: ImageSet, regions: Regions, vlm: VisionLanguag
 
 
 def image_keys(images: ImageSet) -> NDArray[np.uint64]:
-    """(I,) a digest of each image's path: random choices made with it do not depend on the order of the images."""
-    digests = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in images.file]
+    """(I,) a digest of each image's path: random choices made with it do not depend on the order of the images.
+
+    Where names are hidden it is one of the content, since the pseudonyms are other ones in every workspace.
+    """
+    names = images.digest if images.salt and images.digest is not None else images.file
+    digests = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names]
     return np.frombuffer(b"".join(digests), np.uint64) if digests else np.zeros(0, np.uint64)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ravl.audit import discover
+from ravl.config import PROPOSERS
 from ravl.discovery.evidence import needed
 from ravl.discovery.scoring import best_region
 from ravl.errors import ModelError, RunError
@@ -54,7 +55,12 @@ def reaudit(run: AuditRun, folder: MitigationFolder, vlm: VisionLanguageModel, r
         name = f"{run.name[:_PART]}-after-{folder.name[:_PART]}"
         until = "projection" if run.has("projection") else "evidence"
         data = run.about["fingerprints"]["data"]
-        found = discover(config, vlm, run.path.parents[1], name, report, until, data)
+        proposer = None
+        if config.regions.kind in PROPOSERS:
+            from ravl.vlm.proposals import load
+
+            proposer = load(config.regions)
+        found = discover(config, vlm, run.path.parents[1], name, report, until, data, proposer)
         folder.link(found.path)
         result = {**result, "reaudit": {**compared(run, found, result["features"]), "seconds": _since(begun)}}
         classes, templates = run.images().class_names, run.config.prompts.templates

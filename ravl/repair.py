@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl.config import EmbeddingConfig, MitigationConfig
-from ravl.data import load_images, read_images, with_coco
+from ravl.config import PROPOSERS, EmbeddingConfig, MitigationConfig
+from ravl.data import Reading, load_images, read_images, with_coco
 from ravl.discovery.clustering import assign
 from ravl.discovery.embedding import encode_all, patch_counts, region_encoder
 from ravl.discovery.regions import decompose
@@ -26,7 +26,7 @@ from ravl.mitigation.baselines import METHODS, Method, inferred_groups, project_
 from ravl.mitigation.card import model_card
 from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, document, shown
 from ravl.mitigation.processes import Processes, together
-from ravl.store import AuditRun, MitigationFolder
+from ravl.store import AuditRun, MitigationFolder, workspace_key
 from ravl.tables import NOISE, Assignment, ImageSet, Regions, Report, quiet
 from ravl.vlm.differentiable import LearningModel
 
@@ -105,8 +105,8 @@ def mitigate(
     begun = time.perf_counter()
     task = _Task(run, vlm, features, config, folder, report, processes)
     run.check_model(vlm.name, vlm.fingerprint, vlm.preprocessing)
-    data = _read(run, train_path, report)
-    images = run.images() if test_path is None else _read(run, test_path, report)
+    data = _read(run, train_path, report, "keep")
+    images = run.images() if test_path is None else _read(run, test_path, report, "leave out")
     fingerprints = {"train": data.fingerprint, "test": images.fingerprint, "model": vlm.fingerprint}
     where = {"train": str(train_path), "test": str(test_path or ""), "fingerprints": fingerprints}
     if processes.first:
@@ -137,10 +137,14 @@ def mitigate(
     return folder.result
 
 
-def _read(run: AuditRun, path: Path, report: Report) -> ImageSet:
-    """New images; where they have no boxes of their own, the audit's COCO file may hold them too."""
-    images = read_images(path, run.images().class_names, run.config.max_unreadable, report)
-    if images.box is None and run.config.regions.file:
+def _read(run: AuditRun, path: Path, report: Report, unlabelled: str) -> ImageSet:
+    """New images; where they have no boxes of their own, the audit's COCO file may hold them too.
+
+    unlabelled: what happens to images whose caption names no class or several (see `ravl.data.readers.Reading`).
+    """
+    reading = Reading.of(run.config, workspace_key(run.path.parents[1]), unlabelled)
+    images = read_images(path, run.images().class_names, run.config.max_unreadable, report, reading)
+    if images.box is None and run.config.regions.kind == "boxes" and run.config.regions.file:
         return with_coco(images, run.config.regions.file, run.config.max_unreadable)
     return images
 
@@ -156,7 +160,13 @@ def audited_encoder(run: AuditRun, vlm: LearningModel) -> EmbeddingConfig:
 
 def cut(run: AuditRun, vlm: LearningModel, images: ImageSet, embedding: EmbeddingConfig, report: Report) -> Regions:
     """The regions of new images, cut as the audited ones; but with the encoder crop those that hold a patch."""
-    regions = decompose(images, vlm.view(images.size), run.config.regions, partial(load_images, images), report)
+    proposer = None
+    if run.config.regions.kind in PROPOSERS:
+        from ravl.vlm.proposals import load
+
+        proposer = load(run.config.regions, str(vlm.device))
+    view, images_of = vlm.view(images.size), partial(load_images, images)
+    regions = decompose(images, view, run.config.regions, images_of, report, proposer)
     return regions.kept(patch_counts(vlm, images, regions) > 0) if embedding.encoder != "crop" else regions
 
 
@@ -175,10 +185,12 @@ def _look(task: _Task, name: str, images: ImageSet, stage: str, clusters: NDArra
         label = assign(run.clustering(), space, regions.position)
         if clusters is not None:
             label = np.where(np.append(clusters, False)[label], label, NOISE)  # the last entry stands for noise
+        predicted = (encoded().image @ text.T).argmax(1).astype(np.int16)
+        known = np.where(images.label >= 0, images.label, predicted)  # a caption may name no class
         return Assignment(
-            predicted=(encoded().image @ text.T).argmax(1).astype(np.int16),
+            predicted=predicted,
             feature=run.families().features_of(label),
-            best=best_for_class(regions, encoded().region @ text.T, images.label).astype(np.int32),
+            best=best_for_class(regions, encoded().region @ text.T, known).astype(np.int32),
         )
 
     found = task.folder.assignment(name, compute)
@@ -263,7 +275,12 @@ def _change(task: _Task, seen: Seen, audited: Seen) -> dict[str, Any]:
         feature = audited.found.feature
         own = np.where(np.isin(feature, list(task.features)), feature, NOISE)
         project_out(task.vlm, task.run.array("region_embeddings"), own)
-    return {"n_spurious_training_regions": int(training.spurious.sum()), "best_step": best_step}
+    labelled = int(np.count_nonzero(seen.images.label >= 0))
+    return {
+        "n_spurious_training_regions": int(training.spurious.sum()),
+        "labels": {"count": labelled, "n": len(seen.images)},
+        "best_step": best_step,
+    }
 
 
 def _sets(task: _Task, seen: Seen, audited: Seen) -> tuple[TrainingSet, ValidationSet]:
@@ -292,7 +309,7 @@ def _sets(task: _Task, seen: Seen, audited: Seen) -> tuple[TrainingSet, Validati
         encoder=task.embedding.encoder,
         context=task.embedding.context,
         group=true_groups(images) if task.method.true_groups else inferred_groups(images, task.shows(learned)),
-        wrong=learned.found.predicted != images.label,
+        wrong=(learned.found.predicted != images.label) & (images.label >= 0),
     )
     return training, ValidationSet(held.images, task.shows(held), size)
 
@@ -309,6 +326,8 @@ def _part(seen: Seen, rows: NDArray[np.integer[Any]]) -> Seen:
         size=images.size[rows],
         caption=None if images.caption is None else images.caption[rows],
         groups={name: values[rows] for name, values in images.groups.items()},
+        digest=None if images.digest is None else images.digest[rows],
+        headers={name: values[rows] for name, values in images.headers.items()},
         box_image=None,
         box=None,
     )

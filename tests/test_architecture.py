@@ -35,6 +35,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.tables*": ("ravl.tables.*", "numpy", "numpy.*"),
     # 1  images, counts
     "ravl.data.manifest": ("ravl.data.*", *RECORDS, "pandas"),
+    **dict.fromkeys(
+        ("ravl.data.embeddings", "ravl.data.embedding_files"), ("ravl.data.*", *RECORDS, "pyarrow", "pyarrow.parquet")
+    ),
+    "ravl.data.hub": ("ravl.data.*", *RECORDS, "pandas", "datasets"),
+    "ravl.data.dicom": ("ravl.data.*", *RECORDS, "PIL", "pydicom", "pydicom.pixels.processing"),
     "ravl.data*": ("ravl.data.*", *RECORDS, "PIL", "cv2"),
     "ravl.evaluation": RECORDS,
     # 2  what is kept, and the science: no torch
@@ -77,6 +82,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.vlm.interface": ("numpy", "numpy.*", "PIL"),
     "ravl.vlm.geometry": RECORDS,
     "ravl.vlm": ("ravl.vlm.*",),
+    "ravl.vlm.proposals": (*RECORDS, *TORCH, *LIBRARIES, "ravl.discovery.proposals", "PIL"),
     "ravl.vlm.*": ("ravl.vlm.*", *RECORDS, *TORCH, *LIBRARIES, "ravl.data.painting", "ravl.planted", "PIL"),
     # 4  fine-tuning
     "ravl.mitigation.loss": ("torch", "torch.*"),
@@ -101,12 +107,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     # 5  the order of the stages
     "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface"),
+    "ravl.given": (*RECORDS, "ravl.data.embeddings", "ravl.discovery.*", "ravl.store"),
     "ravl.repair": (
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
-        "ravl.vlm.differentiable",
+        *("ravl.vlm.differentiable", "ravl.vlm.proposals"),
     ),
     "ravl.reaudit": (
         *(*RECORDS, *RUN, "ravl.audit", "ravl.discovery.evidence", "ravl.discovery.scoring", "ravl.vlm.interface"),
+        "ravl.vlm.proposals",
         *("ravl.mitigation.card", "ravl.mitigation.comparison", "ravl.mitigation.rematch"),
     ),
     "ravl.bench": (
@@ -138,6 +146,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "ravl.reaudit",
         "ravl.repair",
         "ravl.vlm",
+        "ravl.given",
+        "ravl.vlm.proposals",
+        "ravl.data",
+        "ravl.data.*",
     ),
     "ravl.cli*": (
         "ravl.cli.*",
@@ -148,10 +160,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "ravl.export.check",
             "ravl.importing",
             "dashboard.reporting",
+            "ravl.store.purging",
             "ravl.discovery.scoring",
             "ravl.planted.digits",
             "ravl.benchmark.command",
         ),
+        "ravl.data.report",
     ),
     "ravl.__main__": ("ravl.cli",),
     "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil", "torch"),

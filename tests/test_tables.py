@@ -111,7 +111,7 @@ def test_empty_lists_are_columns_without_rows() -> None:
     assert ImageSet("/", [], [], [], ()).size.shape == (0, 2)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("label", [[0, 2], [-1, 0]])
+@pytest.mark.parametrize("label", [[0, 2], [-2, 0]])
 def test_labels_index_the_classes(label: list[int]) -> None:
     with pytest.raises(ValueError, match="label must index the 2 class names"):
         replace(image_set(2), label=np.array(label))

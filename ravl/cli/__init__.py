@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ravl import __version__
-from ravl.cli import auditing, deciding, making, repairing, screen
+from ravl.cli import auditing, deciding, making, purging, reading, repairing, screen
 from ravl.errors import RavlError
 
 
@@ -49,6 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ravl-dashboard {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (auditing, making, deciding, repairing, screen):
+    for group in (reading, auditing, making, deciding, repairing, screen, purging):
         group.add_commands(commands)
     return parser

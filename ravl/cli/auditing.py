@@ -9,6 +9,7 @@ from ravl.benchmark.command import add_options as benchmark_options
 from ravl.cli.shared import (
     add_choice,
     add_command,
+    add_images,
     add_run,
     feature_ids,
     find_run,
@@ -31,22 +32,30 @@ from ravl.config import (
 
 _REGIONS = (
     "grid:K for K x K cells (2: the paper's quadrants), grid:2+4 for several grids, grid:3@0.5 for cells that overlap "
-    "by half, slic:N for N superpixels, boxes for those of the manifest, boxes:FILE.json for a COCO file (%(default)s)"
+    "by half, slic:N for N superpixels, boxes for those of the manifest, boxes:FILE.json for a COCO file, detr:DIR, "
+    "owl:DIR or sam:DIR for what a model proposes, perhaps with limits: detr:DIR@nms=0.5,min_area=0.005,max_area=0.8,"
+    "min_score=0.05,most=16 (%(default)s)"
 )
 
 
 def add_commands(commands: Any) -> None:
     """Their options."""
     sub = add_command(commands, discover, job=True)
-    sub.add_argument("--images", required=True, metavar="PATH", help="folder class/image, or a manifest (CSV, Parquet)")
+    add_images(sub, required=False)
     sub.add_argument(
         "--model",
-        required=True,
         metavar="REF",
         help="directory or hub id of a model of transformers; local-dir:DIRECTORY, hf-hub:ID or open_clip:NAME/TAG of "
         "open_clip; or 'demo'",
     )
-    sub.add_argument("--classes", metavar="A,B,C", help=help_of(PromptsConfig, "classes"))
+    sub.add_argument(
+        "--embeddings",
+        metavar="FILE",
+        help="instead of --images and --model: precomputed embeddings (Parquet, or a folder)",
+    )
+    sub.add_argument(
+        "--text-embeddings", metavar="FILE", help="with --embeddings: those of the class names (npy, Parquet)"
+    )
     sub.add_argument(
         "--template", action="append", metavar="TEXT", help="prompt with {} for the class; may be repeated"
     )
@@ -82,6 +91,8 @@ def discover(options: argparse.Namespace) -> int:
         run = api.discover(
             options.images,
             options.model,
+            embeddings=options.embeddings,
+            text_embeddings=options.text_embeddings,
             classes=names(options.classes),
             templates=options.template or PromptsConfig().templates,
             tau=options.tau,
@@ -95,6 +106,8 @@ def discover(options: argparse.Namespace) -> int:
             device=options.device,
             workspace=options.workspace,
             name=options.name,
+            frames=options.frames,
+            hide_names=options.hide_names,
             report=report,
         )
         note_run(options, run.id)

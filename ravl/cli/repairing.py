@@ -131,6 +131,12 @@ def _comparison_text(result: dict[str, Any]) -> str:
     changed = result["images"]
     lines.append(f"images: {changed['became_right']} became right, {changed['became_wrong']} became wrong")
     lines += _reaudit_lines(result.get("reaudit"))
+    named = result.get("labels")
+    if named and named["count"] < named["n"]:
+        lines.append(
+            f"captions name one class in {named['count']} of {named['n']} training images; the others take part in the "
+            "contrastive loss alone"
+        )
     lines.append(f"tuned model: {result['model']}")
     return "\n".join(lines)
 

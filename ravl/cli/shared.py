@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ravl.api import WORKSPACE
+from ravl.config import AuditConfig, PromptsConfig
 from ravl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,23 @@ def add_command(commands: Any, function: Command, *, json_too: bool = True, job:
 def add_run(sub: Any) -> None:
     """The option that names an audit."""
     sub.add_argument("--run", required=True, help="a run's id, or its beginning")
+
+
+def add_images(sub: Any, required: bool = True) -> None:
+    """The options that say which images are read, and how."""
+    sub.add_argument(
+        "--images",
+        required=required,
+        metavar="SET",
+        help="folder class/image, manifest (CSV, Parquet) or COCO file; SET@val for one split",
+    )
+    sub.add_argument(
+        "--classes",
+        metavar="A,B,C",
+        help=help_of(PromptsConfig, "classes") + "; synonyms for captions: 'A|other word,B'",
+    )
+    add_choice(sub, "--frames", AuditConfig, "frames")
+    sub.add_argument("--hide-names", action="store_true", help=help_of(AuditConfig, "hide_names"))
 
 
 def add_choice(sub: Any, flag: str, config: type[Any], field: str) -> None:

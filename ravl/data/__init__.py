@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ravl.data.boxes import with_coco
 from ravl.data.decoding import decode
+from ravl.data.hiding import path_of
 from ravl.data.images import load_images
-from ravl.data.readers import read_images
+from ravl.data.readers import Reading, read_images
 
-__all__ = ["decode", "load_images", "read_images", "with_coco"]
+__all__ = ["Reading", "decode", "load_images", "path_of", "read_images", "with_coco"]

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ravl.data.coco import read_coco
+from ravl.data.hiding import paths_of
 from ravl.data.listing import few
 from ravl.errors import DataError
 from ravl.tables import ImageSet
@@ -22,13 +24,6 @@ Boxes = Sequence[Sequence[float]]
 """x0, y0, x1, y1 of each box of one image, as somebody wrote them."""
 
 _ROUNDING = 1e-6  # of a pixel: sums such as x + width are not exact
-
-
-def is_box(value: Any) -> bool:
-    """Whether a JSON value is a list of four numbers."""
-    if not isinstance(value, list) or len(value) != 4:
-        return False
-    return all(type(v) is float or (type(v) is int and abs(v) < 2**53) for v in value)
 
 
 def with_boxes(images: ImageSet, boxes: Sequence[Boxes], source: str, max_unusable: float) -> ImageSet:
@@ -55,7 +50,8 @@ def with_coco(images: ImageSet, path: Path | str, max_unusable: float) -> ImageS
     Raises DataError when the file cannot be read or fits no image, or a name fits several.
     """
     where = Path(os.path.abspath(Path(path).expanduser()))
-    records, annotations = _read_coco(where)
+    found = read_coco(where)
+    records = found.image
     image_of = _match(images, records, where)
     stated = {key: (record.get("width"), record.get("height")) for key, record in records.items()}
     boxes: list[list[list[float]]] = [[] for _ in range(len(images))]
@@ -64,7 +60,7 @@ def with_coco(images: ImageSet, path: Path | str, max_unusable: float) -> ImageS
         size = tuple(images.size[i].tolist())
         if all(type(v) is int for v in stated[key]) and stated[key] != size:
             problem[i] = f"was drawn on {_pixels(stated[key])}, but the upright image has {_pixels(size)}"
-    for annotation in annotations:
+    for annotation in found.annotation:
         x, y, width, height = annotation["bbox"]
         if annotation["image_id"] in image_of:
             boxes[image_of[annotation["image_id"]]].append([x, y, x + width, y + height])
@@ -123,47 +119,9 @@ def _pixels(size: Sequence[Any]) -> str:
     return f"{size[0]} x {size[1]} pixels"
 
 
-def _read_coco(path: Path) -> tuple[dict[Any, dict[str, Any]], list[dict[str, Any]]]:
-    """Image records by id, and annotations that name one of them. Raises DataError for what is no COCO file."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"the boxes must be in a COCO file, but {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} must be a COCO file, but is not JSON ({error}). Export it again.") from error
-    names = ("images", "annotations")
-    images, annotations = (document.get(name) if isinstance(document, dict) else None for name in names)
-    if not isinstance(images, list) or not isinstance(annotations, list):
-        raise DataError(
-            f"{path} must be a COCO file, a JSON object with the lists images and annotations, but lacks them. "
-            "Export it for object detection."
-        )
-    records: dict[Any, dict[str, Any]] = {}
-    for i, record in enumerate(images):
-        if (
-            not isinstance(record, dict)
-            or type(record.get("id")) not in (int, str)
-            or not isinstance(record.get("file_name"), str)
-        ):
-            raise DataError(f"every image of {path} must have an id and a file_name, but entry {i + 1} has not.")
-        if record["id"] in records:
-            raise DataError(f"every image of {path} must have an id of its own, but {record['id']} occurs twice.")
-        records[record["id"]] = record
-    for i, annotation in enumerate(annotations):
-        if not isinstance(annotation, dict) or not is_box(annotation.get("bbox")):
-            raise DataError(
-                f"every annotation of {path} must have a bbox [x, y, width, height], but entry {i + 1} has not."
-            )
-        if type(annotation.get("image_id")) not in (int, str) or annotation["image_id"] not in records:
-            raise DataError(
-                f"every annotation of {path} must have the image_id of one of its images, but entry {i + 1} has not."
-            )
-    return records, annotations
-
-
 def _match(images: ImageSet, records: dict[Any, dict[str, Any]], where: Path) -> dict[Any, int]:
     """Image of the set for every record id that is one. Raises DataError when none is, or a bare name is ambiguous."""
-    by_path = {os.path.normpath(os.path.join(images.root, name)): i for i, name in enumerate(images.file.tolist())}
+    by_path = {os.path.normpath(path): i for i, path in enumerate(paths_of(images))}
     by_name: dict[str, list[int]] = {}
     for path, i in by_path.items():
         by_name.setdefault(os.path.basename(path), []).append(i)

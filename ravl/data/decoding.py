@@ -1,5 +1,7 @@
 """The one decoding rule: a file becomes an upright 8-bit RGB image, or is refused with the reason.
 
+What a file is, its content says, not its name. DICOM files have a rule of their own (`ravl.data.dicom`).
+
 The EXIF turn is applied. Transparent pixels are laid on white. Grey of more than 8 bits is scaled, never clipped (see
 `_grey`). CMYK is converted without its colour profile. Files of several frames are refused, because it is unclear which
 one was audited; the exception is MPO, what phones and cameras call .jpg, whose first frame is the photograph.
@@ -16,6 +18,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +82,33 @@ def read_file(path: Path | str) -> bytes:
     return data
 
 
-def decode_bytes(data: bytes) -> Image.Image:
+@dataclass(frozen=True)
+class Decoded:
+    """An upright RGB image, and the allowed header values of a DICOM file (see `ravl.data.dicom`)."""
+
+    image: Image.Image
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def decoded(data: bytes, frames: str = "refuse", salt: str = "") -> Decoded:
+    """Decode a file's content, DICOM too. Raises DataError with a message as that of `read_file`.
+
+    frames: of a DICOM file with several: `first`, `middle`, or `refuse` it. salt: key for the patient's pseudonym.
+    """
+    if data[128:132] == b"DICM":
+        from ravl.data.dicom import decode_dicom  # optional, and slow to import
+
+        shown = decode_dicom(data, frames, salt)
+        return Decoded(Image.fromarray(shown.pixels).convert("RGB"), shown.headers)
+    return Decoded(_decode_picture(data))
+
+
+def decode_bytes(data: bytes, frames: str = "refuse") -> Image.Image:
     """Decode a file's content as `decode` does. Raises DataError with a message as that of `read_file`."""
+    return decoded(data, frames).image
+
+
+def _decode_picture(data: bytes) -> Image.Image:
     try:
         with _pillow_warnings():
             image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)

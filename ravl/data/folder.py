@@ -11,10 +11,10 @@ from pathlib import Path
 from ravl.data.listing import FORMS, Listing, few, natural, sorted_names
 from ravl.errors import DataError
 
-EXTENSIONS = frozenset(("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm"))
+EXTENSIONS = frozenset(("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "dcm", "dicom"))
 """What counts as an image in a folder, in lower case. A manifest may list any name."""
 
-_FOREIGN = frozenset(("heic", "heif", "avif", "jp2", "dcm", "svg", "psd", "jxl", "nef", "cr2", "dng"))
+_FOREIGN = frozenset(("heic", "heif", "avif", "jp2", "svg", "psd", "jxl", "nef", "cr2", "dng"))
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"))
 
 
@@ -34,12 +34,13 @@ def list_folder(root: Path, wanted: tuple[str, ...]) -> Listing:
     others: set[str] = set()
     for folder in folders:
         files = sorted(_files_below(root, folder), key=natural)
-        others.update(_extension(name) or "none" for name in files if not _is_image(name))
-        if not any(map(_is_image, files)):
+        tried = [name for name in files if _is_image(name) or _is_dicom(root / name)]
+        others.update(_extension(name) or "none" for name in set(files).difference(tried))
+        if not tried:
             listing.empty.append(folder.strip())
             continue
         found.add(folder.strip())
-        for name in filter(_is_image, files):
+        for name in tried:
             if reason := _foreign(name):
                 listing.skipped.append((_printable(name), reason))
             else:
@@ -59,7 +60,7 @@ def _check_folders(root: Path, folders: list[str], loose: list[str], wanted: tup
     if all(name.lower() in _SPLITS and name not in wanted for name in folders):
         raise DataError(
             f"images must be one split, but {root} holds the splits {few(folders)}. "
-            f"Pass one of them, such as {root / folders[-1]}."
+            f"Pass one of them, such as {root}@{folders[-1]}."
         )
     for folder in folders:
         if _printable(folder) != folder:
@@ -109,6 +110,17 @@ def _foreign(name: str) -> str:
 
 def _is_image(name: str) -> bool:
     return _extension(name) in EXTENSIONS or _extension(name) in _FOREIGN
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file without an ending, or one of digits as scanners write them, is DICOM by content."""
+    try:
+        if path.suffix.strip(".0123456789") or not path.is_file():  # a pipe would block for ever
+            return False
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except (OSError, ValueError):
+        return False
 
 
 def _hidden(name: str) -> bool:

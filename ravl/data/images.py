@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from PIL import Image
 
-from ravl.data.decoding import decode_bytes, read_file
+from ravl.data.decoding import decoded, read_file
+from ravl.data.hiding import path_of
 from ravl.errors import DataError
 from ravl.tables import ImageSet
 
 _THREADS = 4
+_AHEAD = 4  # results per thread that may wait to be taken
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -26,23 +28,34 @@ def load_images(images: ImageSet, ids: Iterable[int]) -> list[Image.Image]:
     advice = "The image set has changed since it was read: put the file back, or start a new audit."
 
     def load(i: int) -> Image.Image:
-        path = os.path.join(images.root, str(images.file[i]))
+        path = path_of(images, i)
+        shown = str(images.file[i]) if images.salt else path
         try:
-            image = decode_bytes(read_file(path))
+            image = decoded(read_file(path), images.frames).image
         except DataError as error:
-            raise DataError(f"{path} {error}. {advice}") from error
+            raise DataError(f"{shown} {error}. {advice}") from error
         width, height = (int(side) for side in images.size[i])
         if image.size != (width, height):
-            raise DataError(f"{path} must have {width} x {height} pixels, got {image.width} x {image.height}. {advice}")
+            found = f"{image.width} x {image.height}"
+            raise DataError(f"{shown} must have {width} x {height} pixels, got {found}. {advice}")
         return image
 
     return list(in_order(load, list(ids)))
 
 
-def in_order(function: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """Results of `function` on a few threads, in the order of `items`. What has not begun is dropped on an error."""
-    pool = ThreadPoolExecutor(_THREADS)
+def in_order(function: Callable[[_In], _Out], items: Sequence[_In], threads: int = _THREADS) -> Iterator[_Out]:
+    """Results of `function` on a few threads, in the order of `items`; few are ahead of the one that is asked for.
+
+    What has not begun is dropped on an error.
+    """
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[_Out]] = deque()
     try:
-        yield from pool.map(function, items)
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= _AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

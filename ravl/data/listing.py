@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FORMS = "a folder with one folder of images per class, or a manifest (.csv, .tsv, .parquet) with image_path and label"
+FORMS = (
+    "a folder with one folder of images per class, or a manifest (.csv, .tsv, .parquet) with image_path and label, "
+    "or a COCO file (.json)"
+)
 """What an image set can be, for messages."""
 
 
@@ -19,7 +22,8 @@ class Listing:
     classes: names found, in label order. file: paths relative to root, or absolute outside of it. label: class name
     of each. caption: text of each, or None. groups: column -> value of each. skipped: (file, reason) of images that
     need not be tried. empty: names of folders that hold no image. boxes: x0, y0, x1, y1 of every box of each image,
-    or None.
+    or None. left_out: (file, reason) of readable images that belong to no class. An empty label means that the caption
+    has to tell it.
     """
 
     root: Path
@@ -31,6 +35,15 @@ class Listing:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     boxes: list[list[list[float]]] | None = None
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+_ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is that of something elsewhere, such as https://..., s3://... or data:..."""
+    return bool(_ADDRESS.match(name))
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

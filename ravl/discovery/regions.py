@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl.config import ENCODERS, RegionsConfig
+from ravl.config import ENCODERS, PROPOSERS, RegionsConfig
+from ravl.discovery.proposals import Proposer, proposed
 from ravl.errors import ConfigError
 from ravl.tables import ImageSet, Regions, Report, Step, quiet
 
@@ -33,12 +34,18 @@ def decompose(
     config: RegionsConfig,
     images_of: ImagesOf,
     report: Report = quiet,
+    proposer: Proposer | None = None,
 ) -> Regions:
-    """Cut images into regions: `grid`, `superpixels` or `own_boxes`, as the configuration says.
+    """Cut images into regions: `grid`, `superpixels`, `own_boxes` or `proposed`, as the configuration says.
 
-    view: (I, 4) what the model sees of each image, as x0, y0, x1, y1. Only superpixels decode images.
+    view: (I, 4) what the model sees of each image, as x0, y0, x1, y1. Only superpixels and proposals decode images.
+    proposer: needed by the kinds in PROPOSERS alone.
     Raises ConfigError for images that cannot be cut like this, DataError for images that cannot be decoded any more.
     """
+    if config.kind in PROPOSERS:
+        if proposer is None:
+            raise ValueError(f"proposer must be given for regions of the kind {config.kind!r}.")
+        return proposed(view, config, proposer, images_of, report)
     if config.kind == "slic":
         return superpixels(view, config.segments, images_of, report)
     return own_boxes(images) if config.kind == "boxes" else grid(view, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from ravl.vlm.interface import VisionLanguageModel
 
 _BLOCK = 8192
 """Rows converted to float32 at a time: 8192 x 1024 x 4 bytes = 32 MiB."""
+_IN_MEMORY = 2**28
+"""Bytes of scores that are kept in memory; more are kept in a file."""
 _TEXTS = 256
 """Prompts per call of the text tower."""
 
@@ -95,8 +98,16 @@ def classify(
     return ZeroShot(image, region, np.asarray(label, np.int16))
 
 
+def _room(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """An array for scores; a large one lies in a file without a name, so that many classes need no memory."""
+    if 4 * shape[0] * shape[1] < _IN_MEMORY:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:  # the mapping keeps it alive
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
 def _probabilities(name: str, rows: NDArray[Any], text: NDArray[np.float32], tau: float) -> NDArray[np.float32]:
-    out = np.empty((len(rows), len(text)), np.float32)
+    out = _room((len(rows), len(text)))
     if len(rows) and rows.shape[1:] != text.shape[1:]:
         raise ValueError(f"{name} must have shape (n, {text.shape[1]}) like the text vectors, got {rows.shape}.")
     directions = unit(text).T
@@ -106,4 +117,5 @@ def _probabilities(name: str, rows: NDArray[Any], text: NDArray[np.float32], tau
         if broken.any():
             raise ValueError(f"{name} must be finite, got NaN or infinity in row {start + int(broken.argmax())}.")
         out[start : start + _BLOCK] = softmax(product(unit(block), directions) / np.float32(tau))
+    out.flags.writeable = False
     return out

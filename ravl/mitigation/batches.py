@@ -91,7 +91,11 @@ class Batch:
 
 
 def captions_of(images: ImageSet, templates: Sequence[str]) -> NDArray[np.str_]:
-    """(I,) the set's own captions; else the class names in the prompts, each class going through them in turn."""
+    """(I,) the set's own captions; else the class names in the prompts, each class going through them in turn.
+
+    An image without a label has a caption of its own: where a caption names no class or several, it enters the
+    contrastive loss and none of the losses that ask for a class (see `ravl.data.captions`).
+    """
     if images.caption is not None:
         return images.caption
     names = [name.replace("_", " ") for name in images.class_names]

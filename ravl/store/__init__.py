@@ -15,6 +15,7 @@ from ravl.store.run import (
     damaged_runs,
     list_runs,
     open_workspace,
+    workspace_key,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "open_workspace",
     "origin_of",
     "read_json",
+    "workspace_key",
     "write_json",
     "writing",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -170,8 +170,11 @@ def _save_images(path: Path, images: ImageSet) -> None:
     table["width"], table["height"] = images.size[:, 0], images.size[:, 1]
     if images.caption is not None:
         table["caption"] = images.caption
-    for name, column in images.groups.items():
-        table[f"group:{name}"] = column
+    if images.digest is not None:
+        table["digest"] = images.digest
+    for kind, named in (("group", images.groups), ("header", images.headers)):
+        for name, column in named.items():
+            table[f"{kind}:{name}"] = column
     if images.box is not None and images.box_image is not None:  # one flat list per image
         starts = np.searchsorted(images.box_image, np.arange(1, len(images)))
         table["boxes"] = [own.ravel() for own in np.split(images.box, starts)][: len(images)]
@@ -180,14 +183,21 @@ def _save_images(path: Path, images: ImageSet) -> None:
         "class_names": list(images.class_names),
         "skipped": [list(row) for row in images.skipped],
         "skipped_boxes": [list(row) for row in images.skipped_boxes],
+        "left_out": [list(row) for row in images.left_out],
         "fingerprint": images.fingerprint,
+        "source": images.source,
+        "salt": images.salt,
+        "frames": images.frames,
     }
     table.to_parquet(path, index=False)
 
 
 def _load_images(path: Path) -> ImageSet:
     table = pd.read_parquet(path)
-    groups = {c.removeprefix("group:"): table[c].to_numpy(str) for c in table.columns if c.startswith("group:")}
+    groups, headers = (
+        {c.removeprefix(kind): table[c].to_numpy(str) for c in table.columns if c.startswith(kind)}
+        for kind in ("group:", "header:")
+    )
     boxes: dict[str, Any] = {}
     if "boxes" in table:
         own = [np.reshape(flat, (-1, 4)) for flat in table["boxes"]]
@@ -204,8 +214,36 @@ def _load_images(path: Path) -> ImageSet:
         skipped=tuple((file, reason) for file, reason in table.attrs["skipped"]),
         fingerprint=table.attrs["fingerprint"],
         skipped_boxes=tuple((file, reason) for file, reason in table.attrs.get("skipped_boxes", ())),
+        digest=table["digest"].to_numpy(str) if "digest" in table else None,
+        headers=headers,
+        left_out=tuple((file, reason) for file, reason in table.attrs.get("left_out", ())),
+        **{name: table.attrs[name] for name in ("source", "salt", "frames") if name in table.attrs},
         **boxes,
     )
+
+
+def _load_zero_shot(path: Path) -> ZeroShot:
+    """Region scores are mapped, since with many classes they are larger than memory."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
+        return ZeroShot(saved["image"], _mapped(path, "region.npy"), saved["label"])
+
+
+def _mapped(path: Path, name: str) -> NDArray[Any]:
+    """A stored (not compressed) array of an npz file as a read-only memory map."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        entry = archive.getinfo(name)
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{name} is compressed")
+        file.seek(entry.header_offset + 26)  # of the local header: the lengths of the name and of the extra field
+        lengths = file.read(4)
+        file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), os.SEEK_CUR)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if not np.prod(shape):
+            return np.zeros(shape, dtype)
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        return np.memmap(path, dtype, "r", file.tell(), shape, order)
 
 
 def _save_families(path: Path, families: Families) -> None:
@@ -277,7 +315,7 @@ FILES = {
     "images": StageFile("images.parquet", _save_images, _load_images),
     "regions": StageFile("regions.npz", _save_regions, _load_regions),
     "text": StageFile("text.npy", save_array, _load_array),
-    "zero_shot": StageFile("zero_shot.npz", save_npz, load_npz(ZeroShot)),
+    "zero_shot": StageFile("zero_shot.npz", save_npz, _load_zero_shot),
     "clusters": StageFile("clusters.npz", save_npz, load_npz(Clustering)),
     "features": StageFile("features.parquet", _save_features, _load_features),
     "families": StageFile("families.json", _save_families, _load_families),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,27 @@ def open_workspace(path: Path | str) -> Path:
     if not os.access(folder / "runs", os.W_OK):
         raise ConfigError(f"the workspace must be writable, but {folder} is not. Choose another one with --workspace.")
     return folder
+
+
+def workspace_key(workspace: Path | str) -> str:
+    """The workspace's secret, 64 hexadecimal digits: the key of the pseudonyms that stand for names of patients.
+
+    It is drawn when it is first needed, and readable by its owner alone. Raises RunError when it is damaged.
+    """
+    path = open_workspace(workspace) / "key"
+    if not path.exists():
+        with locked(path.with_name("key.lock"), "the workspace", wait=True):
+            if not path.exists():
+                with writing(path) as partial:
+                    partial.touch(0o600)
+                    partial.write_text(secrets.token_hex(32), encoding="ascii")
+    with reading(path):
+        key = path.read_text(encoding="ascii").strip()
+    if not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise RunError(
+            f"{path} should hold 64 hexadecimal digits, but is damaged. Delete it: names get other pseudonyms."
+        )
+    return key
 
 
 class AuditRun:

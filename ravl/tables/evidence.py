@@ -132,7 +132,10 @@ class Counterfactuals:
 GRADES = ("causal", "core", "context", "undecided")
 """What removal says about a feature; computed, never a verdict."""
 
-REASONS = ("causal", "support", "chance", "not replicated", "no effect", "harm", "partial", "unproven", "disagree")
+REASONS = (
+    *("causal", "support", "chance", "not replicated", "no effect", "harm", "partial", "unproven", "disagree"),
+    "untested",
+)
 """Why a feature has its grade: see `ravl.discovery.evidence`."""
 
 

@@ -14,6 +14,9 @@ NOISE = -1
 """Cluster id of a region that belongs to no cluster."""
 
 
+_BLOCK = 8192  # rows looked at together
+
+
 @dataclass(frozen=True)
 class ZeroShot:
     """Zero-shot class probabilities, rows sum to 1. image: (I, Y) and region: (R, Y) float32; label: (I,) int16."""
@@ -27,9 +30,11 @@ class ZeroShot:
         column(self, "region", np.float32, (None, self.image.shape[1]))
         column(self, "label", np.int16, (len(self.image),))
         for name in ("image", "region"):
-            rows = getattr(self, name).sum(1)
-            if not np.allclose(rows, 1, atol=1e-3):
-                raise ValueError(f"ZeroShot.{name} rows must sum to 1, got {rows.min():.3f} .. {rows.max():.3f}.")
+            scores = getattr(self, name)
+            for start in range(0, len(scores), _BLOCK):  # region scores of many classes are larger than memory
+                rows = scores[start : start + _BLOCK].sum(1)
+                if not np.allclose(rows, 1, atol=1e-3):
+                    raise ValueError(f"ZeroShot.{name} rows must sum to 1, got {rows.min():.3f} .. {rows.max():.3f}.")
 
     @property
     def predicted(self) -> NDArray[np.int64]:

@@ -16,8 +16,9 @@ class ImageSet:
     """Labelled images that can be read. Nothing is decoded here.
 
     root: folder that `file` is relative to, absolute.
-    file: (I,) relative paths with forward slashes, str.
-    label: (I,) int16, index into `class_names`.
+    file: (I,) relative paths with forward slashes, str; where `salt` is set, pseudonyms of them, and the paths
+        themselves are nowhere (see `ravl.data.hiding`).
+    label: (I,) int16, index into `class_names`; -1 where a caption names no class, or several (training sets only).
     size: (I, 2) int32, width and height of the upright image in pixels.
     caption: (I,) str, or None when the set has none.
     groups: extra columns of a manifest, name -> (I,) str.
@@ -26,6 +27,11 @@ class ImageSet:
     box_image: (B,) int32, image of each of people's own boxes, never falls; None when the set has none.
     box: (B, 4) int32, x0, y0, x1, y1 in pixels of the upright image, half-open, inside the image; None likewise.
     skipped_boxes: (file, which box and why) of every box that could not be used.
+    digest: (I,) str, hexadecimal digest of every file's content; None when it is not known.
+    source: what the set was read from, as `read_images` takes it. salt: hexadecimal key of the pseudonyms, or empty.
+    frames: which frame of a DICOM file with several is meant.
+    headers: allowed header values of DICOM files, and how their values became grey: name -> (I,) str.
+    left_out: (file, reason) of what belongs to no class, such as pictures of several.
     """
 
     root: str
@@ -40,6 +46,12 @@ class ImageSet:
     box_image: NDArray[np.int32] | None = None
     box: NDArray[np.int32] | None = None
     skipped_boxes: tuple[tuple[str, str], ...] = ()
+    digest: NDArray[np.str_] | None = None
+    source: str = ""
+    salt: str = ""
+    frames: str = "refuse"
+    headers: dict[str, NDArray[np.str_]] = field(default_factory=dict)
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         column(self, "file", np.str_, (None,))
@@ -47,13 +59,11 @@ class ImageSet:
         column(self, "size", np.int32, (len(self.file), 2))
         if self.caption is not None:
             column(self, "caption", np.str_, (len(self.file),))
-        groups = {name: np.array(values, np.str_) for name, values in self.groups.items()}
-        for name, values in groups.items():
-            if values.shape != self.file.shape:
-                raise ValueError(f"ImageSet.groups[{name!r}] must have shape {self.file.shape}, got {values.shape}.")
-            values.flags.writeable = False
-        object.__setattr__(self, "groups", groups)
-        if len(self.label) and not 0 <= self.label.min() <= self.label.max() < len(self.class_names):
+        if self.digest is not None:
+            column(self, "digest", np.str_, (len(self.file),))
+        for kind in ("groups", "headers"):
+            self._check_columns(kind)
+        if len(self.label) and not -1 <= self.label.min() <= self.label.max() < len(self.class_names):
             raise ValueError(f"label must index the {len(self.class_names)} class names, got {self.label.max()}.")
         if (self.box is None) != (self.box_image is None):
             raise ValueError("ImageSet.box and ImageSet.box_image must be given together.")
@@ -66,6 +76,14 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.file)
+
+    def _check_columns(self, kind: str) -> None:
+        checked = {name: np.array(values, np.str_) for name, values in getattr(self, kind).items()}
+        for name, values in checked.items():
+            if values.shape != self.file.shape:
+                raise ValueError(f"ImageSet.{kind}[{name!r}] must have shape {self.file.shape}, got {values.shape}.")
+            values.flags.writeable = False
+        object.__setattr__(self, kind, checked)
 
 
 def _check_boxes(

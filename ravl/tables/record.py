@@ -18,7 +18,9 @@ def column(record: Any, name: str, dtype: Any, shape: tuple[int | None, ...]) ->
     if given.size == 0 and given.ndim != len(shape):
         given = given.reshape([0 if want is None else want for want in shape])
     with np.errstate(invalid="ignore"):  # NaN to integer: refused below
-        value = given.astype(dtype)
+        # what nobody can write to is shared, so that a column may be mapped from its file
+        same = given.dtype == np.dtype(dtype) and not given.flags.writeable
+        value = given if same else given.astype(dtype)
     if value.dtype.kind in "iu" and given.dtype.kind in "iuf" and not np.array_equal(value, given):
         raise ValueError(f"{type(record).__name__}.{name} must hold whole numbers that fit {value.dtype}, got others.")
     if value.ndim != len(shape) or any(w is not None and w != g for w, g in zip(shape, value.shape, strict=True)):

@@ -1,0 +1,31 @@
+"""A fine-tuning on pairs of image and free text: captions that name no class still take part."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import ravl
+from ravl.cli.repairing import _comparison_text
+from tests.models import small_clip
+from tests.worlds import COLOURS, colour_folder
+
+
+def test_captions_tell_the_training_classes(tmp_path: Path) -> None:
+    small_clip(tmp_path / "model", tuple(COLOURS))
+    val, train = colour_folder(tmp_path / "val", 8), colour_folder(tmp_path / "train", 8, seed=1)
+    run = ravl.discover(
+        *(val, tmp_path / "model"), clustering="kmedoids", until="evidence", workspace=tmp_path / "w", device="cpu",
+        classes=("apple|fruit", "leaf", "sky"),
+    )  # fmt: skip
+    said = {"apple": "a red fruit", "leaf": "a photo of a leaf, no apple", "sky": "the sky"}
+    with open(train / "pairs.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image_path", "caption"))
+        for i, path in enumerate(sorted(train.glob("*/*.png"))):
+            caption = said[path.parent.name] if i % 4 else "an apple and a leaf" if i % 8 else "something"
+            rows.writerow((path.relative_to(train), caption))
+    feature = int(run.features().feature[0])
+    result = ravl.mitigate(run, train / "pairs.csv", features=[feature], steps=3, batch_size=8, device="cpu")
+    assert result["labels"] == {"count": 18, "n": 24}
+    assert "captions name one class in 18 of 24 training images" in _comparison_text(result)
