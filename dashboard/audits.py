@@ -11,6 +11,8 @@ import numpy as np
 
 from dashboard.jobs import argument, discover_arguments
 from ravl.config import AuditConfig
+from ravl.data.sources import HUB, parse
+from ravl.errors import DataError
 from ravl.ledger import Job
 from ravl.store import STAGES, AuditRun
 from ravl.tables import ImageSet
@@ -151,7 +153,7 @@ def repeated(config: AuditConfig, name: str, model: str) -> list[str]:
         name,
         config.images,
         model,
-        classes=config.prompts.classes,
+        classes=config.prompts.written,
         templates=config.prompts.templates,
         regions=str(config.regions),
         encoder=config.embedding.encoder,
@@ -160,8 +162,21 @@ def repeated(config: AuditConfig, name: str, model: str) -> list[str]:
         tau=str(config.prompts.tau),
         rule=config.evidence.rule,
         split_half=config.significance.split_half,
+        frames=config.frames,
+        hide_names=config.hide_names,
         seed=config.seed,
     )
+
+
+def images_problem(reference: str) -> str:
+    """Why a reference to images cannot be read here; empty when it can. The hub is not asked."""
+    if reference.startswith(HUB):
+        return ""
+    try:
+        found = parse(reference)
+    except DataError as error:
+        return str(error)
+    return "" if found.path.exists() else f"There is no file or folder {found.path} on this machine."
 
 
 def demo_split(workspace: Path, images: str, split: str) -> str:

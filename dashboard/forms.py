@@ -31,6 +31,8 @@ def ask(
         return st.selectbox(
             label, options, index=options.index(default), format_func=lambda value: called.get(value, value), **shared
         )
+    if isinstance(default, bool):
+        return st.checkbox(label, default, **shared)
     if isinstance(default, tuple):
         text = st.text_area(label, "\n".join(map(str, default)), placeholder=placeholder or None, height=80, **shared)
         return tuple(line.strip() for line in text.splitlines() if line.strip())

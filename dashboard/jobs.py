@@ -194,6 +194,8 @@ def discover_arguments(
     tau: str = "",
     rule: str = "",
     split_half: bool = False,
+    frames: str = "",
+    hide_names: bool = False,
     seed: int = 0,
 ) -> list[str]:
     """Arguments of `ravl discover`; empty settings are left to its defaults.
@@ -204,9 +206,10 @@ def discover_arguments(
     arguments += [f"--classes={','.join(classes)}"] if classes else []
     arguments += [f"--template={template}" for template in templates]
     optional = {"--regions": regions, "--encoder": encoder, "--clustering": clustering}
-    optional |= {"--cluster-on": cluster_on, "--tau": tau, "--rule": rule}
+    optional |= {"--cluster-on": cluster_on, "--tau": tau, "--rule": rule, "--frames": frames}
     arguments += [f"{flag}={value}" for flag, value in optional.items() if value]
     arguments += ["--split-half"] if split_half else []
+    arguments += ["--hide-names"] if hide_names else []
     return [*arguments, f"--seed={seed}"]
 
 
@@ -232,6 +235,7 @@ def mitigate_arguments(
     precision: str = "auto",
     region_share: float | None = None,
     lora_rank: int | None = None,
+    gradient_checkpointing: bool = False,
     seed: int = 0,
     reaudit: bool = True,
 ) -> list[str]:
@@ -245,6 +249,7 @@ def mitigate_arguments(
     arguments += [f"{flag}={value!r}" for flag, value in numbers.items() if value is not None]
     words = {"--families": families, "--precision": precision}
     arguments += [f"{flag}={value}" for flag, value in words.items() if value != "auto"]
+    arguments += ["--gradient-checkpointing"] if gradient_checkpointing else []
     return arguments if reaudit else [*arguments, "--no-reaudit"]
 
 
@@ -252,7 +257,7 @@ def again_arguments(name: str, about: Mapping[str, Any]) -> list[str]:
     """The same arguments as of a fine-tuning that was begun, from its config.json: they continue or complete it."""
     config = about["config"]
     given = ("method", "steps", "batch_size", "lr", "families", "patience", "micro_batch", "precision", "region_share")
-    settings = {key: config[key] for key in (*given, "lora_rank", "seed")}
+    settings = {key: config[key] for key in (*given, "lora_rank", "gradient_checkpointing", "seed")}
     features = tuple(config["features"])
     return mitigate_arguments(about["run"], name, about["train"], test=about["test"], features=features, **settings)
 

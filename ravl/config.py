@@ -204,6 +204,12 @@ class PromptsConfig:
             if template.count("{}") != 1:
                 raise ConfigError(f"a template must contain {{}} once for the class name, got {template!r}.")
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The classes with their synonyms, as `class_words` reads them."""
+        synonyms = self.synonyms or ((),) * len(self.classes)
+        return tuple("|".join((name, *others)) for name, others in zip(self.classes, synonyms, strict=True))
+
 
 @dataclass(frozen=True)
 class ClusteringConfig:

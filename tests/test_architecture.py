@@ -16,10 +16,9 @@ PACKAGES = ("ravl", "dashboard")
 RECORDS = ("ravl.errors", "ravl.config", "ravl.tables", "numpy", "numpy.*")
 RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation", "ravl.readings")
 PURE = (
-    *("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.data.painting", "PIL"),
+    *("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.data.painting", "ravl.data.sources", "PIL"),
     *("ravl.discovery.scoring", "ravl.discovery.significance", "ravl.discovery.evidence"),
 )
-SCREEN = (*PURE, "ravl.export", "streamlit")
 REPORT = (*PURE, "dashboard.reporting.*", "ravl.chain", "ravl.report")
 SCREEN = (*PURE, "ravl.export", "streamlit", "streamlit.delta_generator")
 TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")

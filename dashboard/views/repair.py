@@ -166,6 +166,9 @@ def _settings(run: AuditRun) -> tuple[str | None, dict[str, Any]]:
                 config, "region_share", "Share of images with regions", "tune-share", placeholder="chosen by the method"
             )
             asked["families"] = forms.ask(config, "families", "Clusters of a feature", "tune-families")
+            asked["gradient_checkpointing"] = forms.ask(
+                config, "gradient_checkpointing", "Less memory, more time", "tune-checkpointing"
+            )
             asked["seed"] = forms.ask(config, "seed", "Seed", "tune-seed")
     return given, asked
 
@@ -239,8 +242,8 @@ def _problem(features: tuple[int, ...], train: str, test: str, settings: dict[st
     if not train:
         return "Give a folder or a manifest of training images."
     for path in filter(None, (train, test)):
-        if not Path(path).expanduser().exists():
-            return f"There is no file or folder {path} on this machine."
+        if problem := audits.images_problem(path):
+            return problem
     try:
         MitigationConfig(**settings)
     except ConfigError as error:

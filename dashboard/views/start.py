@@ -223,8 +223,8 @@ def _problem(images: str, model: str, classes: tuple[str, ...], templates: tuple
     """Why an audit cannot start yet; empty when it can."""
     if not images:
         return "Give a folder or a manifest of labelled images."
-    if not Path(images).expanduser().exists():
-        return f"There is no file or folder {images} on this machine."
+    if problem := audits.images_problem(images):
+        return problem
     usable, note = audits.model_note(model)
     if not usable:
         return note

@@ -10,6 +10,8 @@ import pytest
 
 from tests.browser.window import Window, demo_workspace, find_browser, opened, served
 
+PER_CLASS = 12
+
 
 @pytest.fixture(scope="session")
 def browser_path() -> str:
@@ -38,3 +40,16 @@ def server(workspace: Path) -> Iterator[str]:
 def window(browser_path: str, server: str, tmp_path: Path) -> Iterator[Window]:
     with opened(browser_path, server, tmp_path / "profile") as view:
         yield view
+
+
+@pytest.fixture(scope="module")
+def some_images(workspace: Path) -> dict[str, Path]:
+    """A few training and test images, so that the fine-tuning is short."""
+    for split in ("train", "test"):
+        for source in sorted((workspace / "demo-data" / split).iterdir()):
+            if source.is_dir():
+                target = workspace / "few" / split / source.name
+                target.mkdir(parents=True)
+                for file in sorted(source.iterdir())[:PER_CLASS]:
+                    shutil.copy(file, target)
+    return {split: workspace / "few" / split for split in ("train", "test")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,20 +16,7 @@ from tests.browser.window import SECONDS, Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-STEPS, PER_CLASS = 10, 12
-
-
-@pytest.fixture(scope="module")
-def some_images(workspace: Path) -> dict[str, Path]:
-    """A few training and test images, so that the fine-tuning is short."""
-    for split in ("train", "test"):
-        for source in sorted((workspace / "demo-data" / split).iterdir()):
-            if source.is_dir():
-                target = workspace / "few" / split / source.name
-                target.mkdir(parents=True)
-                for file in sorted(source.iterdir())[:PER_CLASS]:
-                    shutil.copy(file, target)
-    return {split: workspace / "few" / split for split in ("train", "test")}
+STEPS = 10
 
 
 @pytest.mark.timeout(420)

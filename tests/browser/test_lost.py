@@ -12,25 +12,13 @@ from playwright.sync_api import expect
 
 from ravl.ledger import Job, Ledger
 from ravl.store import AuditRun, list_runs, origin_of
-from tests.browser.test_loop import (  # noqa: F401 - fixtures
-    SECONDS,
-    Window,
-    browser_path,
-    server,
-    some_images,
-    window,
-    workspace,
-)
+from tests.browser.window import SECONDS, Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_worker_is_lost_and_resumed(
-    window: Window,  # noqa: F811
-    workspace: Path,  # noqa: F811
-    some_images: dict[str, Path],  # noqa: F811
-) -> None:
+def test_a_killed_worker_is_lost_and_resumed(window: Window, workspace: Path, some_images: dict[str, Path]) -> None:
     [run] = list_runs(workspace)
     book = Ledger(workspace)
     feature = int(run.evidence().feature[0])
@@ -62,7 +50,7 @@ def test_a_killed_worker_is_lost_and_resumed(
     assert window.complaints == []
 
 
-def kill(window: Window, book: Ledger, stage: str) -> None:  # noqa: F811
+def kill(window: Window, book: Ledger, stage: str) -> None:
     """End the worker's process without a word, in a stage."""
     job: Job = book.jobs()[0]
     for _ in range(2400):

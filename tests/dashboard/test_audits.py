@@ -153,6 +153,22 @@ def test_an_audit_can_be_repeated_for_another_model(run: AuditRun) -> None:
     halves = replace(run.config, significance=replace(run.config.significance, split_half=True))
     halves = replace(halves, evidence=replace(halves.evidence, rule="paper"))
     assert {"--rule=paper", "--split-half"} <= set(audits.repeated(halves, "again", "/models/new"))
+    words = (("tomcat",), (), ())
+    hidden = replace(run.config, hide_names=True, prompts=replace(run.config.prompts, synonyms=words))
+    found = audits.repeated(hidden, "again", "/models/new")
+    assert "--hide-names" in found
+    assert f"--classes={run.config.prompts.classes[0]}|tomcat" in next(a for a in found if a.startswith("--classes"))
+
+
+def test_what_is_wrong_with_a_reference_to_images(tmp_path: Path) -> None:
+    assert audits.images_problem(str(tmp_path)) == ""
+    assert audits.images_problem(f"{tmp_path}@val") == ""  # which splits there are is told by the reader
+    assert audits.images_problem("hf:somebody/images@train") == ""  # the hub is not asked
+    assert (
+        audits.images_problem(str(tmp_path / "none"))
+        == f"There is no file or folder {tmp_path / 'none'} on this machine."
+    )
+    assert "must be on this machine, got an address" in audits.images_problem("https://example.org/images.zip")
 
 
 def test_demo_split(tmp_path: Path) -> None:

@@ -260,6 +260,7 @@ def test_the_arguments_of_a_folder_give_its_configuration_again() -> None:
 
     settings = {"steps": 10, "batch_size": 8, "lr": 1e-4, "patience": 2, "micro_batch": 3, "region_share": 0.25}
     settings |= {"lora_rank": 4, "seed": 5, "families": "top", "precision": "fp32", "method": "paper"}
+    settings["gradient_checkpointing"] = True
     for chosen in (settings, {"steps": 10, "batch_size": 8}):
         config = MitigationConfig(features=(3, 0), **chosen)
         about = {"run": "r", "train": "/train", "test": "/test", "config": config.to_dict()}

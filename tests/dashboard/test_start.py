@@ -142,6 +142,7 @@ def test_an_audit_cut_short_elsewhere_can_be_continued(
         [
             *("discover", "--name=half", f"--images={template / 'images'}", "--model=demo"),
             *("--classes=cat,dog *,eel", "--template=a photo of {}", "--regions=grid:2", "--encoder=auto"),
-            *("--clustering=hdbscan", "--cluster-on=middle", "--tau=0.07", "--rule=evidence", "--seed=0"),
+            *("--clustering=hdbscan", "--cluster-on=auto", "--tau=0.07", "--rule=evidence"),
+            *("--frames=refuse", "--seed=0"),
         ]
     ]
