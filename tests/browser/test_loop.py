@@ -140,7 +140,7 @@ def confirm_the_feature(window: Window, workspace: Path, run: AuditRun) -> None:
 def fine_tune(window: Window, run: AuditRun, some_images: dict[str, Path]) -> None:
     """A short fine-tuning, left and found again, until before and after are there."""
     window.go("Repair")
-    expect(window.page.get_by_role("button", name="Start fine-tuning")).to_be_enabled()
+    expect(window.page.get_by_role("button", name="Start fine-tuning")).to_be_visible()
     window.type("Training images", str(some_images["train"]), hurried=True)
     window.type("Test images for the comparison", str(some_images["test"]), hurried=True)
     window.type("Steps", str(STEPS), role="spinbutton", hurried=True)
