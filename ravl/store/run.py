@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,8 +18,10 @@ from numpy.typing import NDArray
 from ravl import __version__
 from ravl.config import AuditConfig, digest
 from ravl.errors import ConfigError, ModelError, RunError
-from ravl.store.files import FILES, allocate, disk_error, locked, read_json, reading, save_array, write_json, writing
+from ravl.store.files import FILES, locked, read_json, reading, write_json, writing
+from ravl.store.filling import EMBEDDINGS, Blocks, fill
 from ravl.store.mitigation import MitigationFolder
+from ravl.store.workspace import check_name, open_workspace
 from ravl.tables import (
     Agreement,
     Clustering,
@@ -47,54 +47,9 @@ STAGES = (
 REVISED = ("families", "features", "significance", "exemplars", "counterfactuals", "evidence")
 """The stages that are computed anew when a person merges, splits or makes features."""
 
-EMBEDDINGS = ("image_embeddings", "region_embeddings", "region_features")
-"""Arrays of the embeddings stage: output embeddings of images and regions, middle-layer features of regions."""
-
 _HEADER_BYTES = 128  # of a .npy file
 
 _PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "hdbscan", "umap-learn")
-
-
-def open_workspace(path: Path | str) -> Path:
-    """Create the workspace, readable by its owner alone, and return its absolute path.
-
-    Raises ConfigError when it cannot be created or written to.
-    """
-    folder = Path(path).expanduser().resolve()
-    try:
-        new = not folder.exists()
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-        if new:
-            folder.chmod(0o700)  # thumbnails of patients are patient data
-    except OSError as error:
-        raise ConfigError(
-            f"the workspace must be a folder that can be written to, but {folder} cannot: "
-            f"{error.strerror}. Choose another one with --workspace."
-        ) from error
-    if not os.access(folder / "runs", os.W_OK):
-        raise ConfigError(f"the workspace must be writable, but {folder} is not. Choose another one with --workspace.")
-    return folder
-
-
-def workspace_key(workspace: Path | str) -> str:
-    """The workspace's secret, 64 hexadecimal digits: the key of the pseudonyms that stand for names of patients.
-
-    It is drawn when it is first needed, and readable by its owner alone. Raises RunError when it is damaged.
-    """
-    path = open_workspace(workspace) / "key"
-    if not path.exists():
-        with locked(path.with_name("key.lock"), "the workspace", wait=True):
-            if not path.exists():
-                with writing(path) as partial:
-                    partial.touch(0o600)
-                    partial.write_text(secrets.token_hex(32), encoding="ascii")
-    with reading(path):
-        key = path.read_text(encoding="ascii").strip()
-    if not re.fullmatch(r"[0-9a-f]{64}", key):
-        raise RunError(
-            f"{path} should hold 64 hexadecimal digits, but is damaged. Delete it: names get other pseudonyms."
-        )
-    return key
 
 
 class AuditRun:
@@ -229,52 +184,10 @@ class AuditRun:
         self._note_seconds(name, time.perf_counter() - start)
         return self.load(name)
 
-    def embed(
-        self,
-        shapes: dict[str, tuple[int, int]],
-        blocks: Callable[[int], Iterator[tuple[int, dict[str, tuple[int, NDArray[Any]]]]]],
-    ) -> None:
-        """Fill the embedding arrays block by block; a killed run continues after its last whole block.
-
-        shapes: rows and columns of each of EMBEDDINGS. blocks(start): yields (images done, {array: (first row,
-        values)}) from image `start` on. Stored as float16.
-        Raises ModelError for values that are not finite in float16, and RunError when the disk fails.
-        """
-        if self.has("embeddings"):
-            return
-        begun = time.perf_counter()
-        marker = self.path / "embeddings.progress.json"
-        partials = {
-            name: self.path / f"{name}.npy.partial" for name in shapes if not (self.path / f"{name}.npy").exists()
-        }
-        progress: dict[str, Any] = {"images": 0, "seconds": 0.0}
-        # the marker counts only together with all arrays it speaks of
-        if marker.exists() and all(_has_shape(path, shapes[name]) for name, path in partials.items()):
-            progress = read_json(marker)
-        before, total = progress["seconds"], shapes[EMBEDDINGS[0]][0]
-        try:
-            arrays = {
-                name: _partial_array(path, shapes[name], keep=progress["images"] > 0) for name, path in partials.items()
-            }
-            for done, rows in blocks(progress["images"]) if progress["images"] < total else ():
-                for name in arrays:
-                    first, values = rows[name]
-                    arrays[name][first : first + len(values)] = _half(values, name)
-                for array in arrays.values():
-                    if isinstance(array, np.memmap):
-                        array.flush()
-                progress = {"images": done, "seconds": before + time.perf_counter() - begun}
-                write_json(marker, progress)
-            if progress["images"] != total:
-                raise ValueError(f"blocks must end with image {total}, got {progress['images']}.")
-            for name in arrays:
-                with open(partials[name], "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(partials[name], self.path / f"{name}.npy")
-            marker.unlink(missing_ok=True)
-        except OSError as error:
-            raise disk_error(error, self.path) from error
-        self._note_seconds("embeddings", progress["seconds"])
+    def embed(self, shapes: dict[str, tuple[int, int]], blocks: Blocks) -> None:
+        """Fill the embedding arrays block by block (see `ravl.store.filling.fill`)."""
+        if not self.has("embeddings"):
+            self._note_seconds("embeddings", fill(self.path, shapes, blocks))
 
     def _note_seconds(self, stage: str, seconds: float) -> None:
         about = read_json(self.path / "run.json")
@@ -442,47 +355,10 @@ def _try_open(folder: Path) -> AuditRun | RunError:
         return error
 
 
-def check_name(name: str) -> None:
-    """Raise ConfigError unless a name is one plain part of a path."""
-    if not re.fullmatch(r"\w[\w.-]{0,79}", name):
-        raise ConfigError(f"a name must be letters, digits, dots, dashes or underscores (up to 80), got {name!r}.")
-
-
 def columns_differ(one: Any, other: Any) -> bool:
     """Whether two records of one kind hold different arrays."""
     pairs = zip(columns(one).values(), columns(other).values(), strict=True)
     return not all(np.array_equal(a, b) for a, b in pairs)
-
-
-def _has_shape(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether a partial array is there, with the shape and the bytes that it needs."""
-    try:
-        return bool(np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False).shape == shape)
-    except (OSError, ValueError, EOFError):
-        return False  # it is made anew
-
-
-def _partial_array(path: Path, shape: tuple[int, int], keep: bool) -> NDArray[np.float16]:
-    if 0 in shape:
-        save_array(path, np.zeros(shape, np.float16))
-        return np.zeros(shape, np.float16)
-    if not keep:
-        with open(path, "wb") as file:
-            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            allocate(file, file.tell() + 2 * shape[0] * shape[1])
-    return np.lib.format.open_memmap(path, mode="r+")  # type: ignore[no-any-return]
-
-
-def _half(values: NDArray[Any], name: str) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):  # told below
-        half = np.asarray(values).astype(np.float16)
-    if not np.isfinite(half).all():
-        raise ModelError(
-            f"the model must give numbers of at most 65504, but its {name.replace('_', ' ')} hold NaN or larger ones. "
-            "Check its weights, and load it in 32-bit precision."
-        )
-    return half
 
 
 def _version(package: str) -> str:

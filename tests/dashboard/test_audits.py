@@ -86,7 +86,7 @@ def test_a_failed_job_of_a_finished_audit_has_nothing_more_to_say(run: AuditRun,
     ],
 )
 def test_free_name_is_one_that_the_command_line_takes(wanted: str, taken: list[str], name: str) -> None:
-    from ravl.store.run import check_name
+    from ravl.store import check_name
 
     found = audits.free_name(wanted, taken)
     assert found == name
