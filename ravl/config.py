@@ -219,7 +219,7 @@ class ClusteringConfig:
     cluster_on: str = option(
         "auto",
         "middle: strongest responses of a middle layer (finds features); final: the output embedding (the paper's); "
-        "auto: middle, but final where regions are cut out (crop)",
+        "auto: middle, but final for HDBSCAN where regions are cut out (crop)",
         choices=("auto", "middle", "final"),
     )
     n_components: int = option(30, "principal components kept before clustering", low=2, high=512)

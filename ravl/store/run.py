@@ -307,13 +307,15 @@ class AuditRun:
     def clustered_on(self) -> str:
         """`middle` or `final`: the layer whose vectors are clustered.
 
-        By default a middle one, but the final one of regions that were cut out: a crop is an image of its own, so that
-        its embedding sums up what it shows, while single tokens of it show as much of what surrounds a mark.
+        By default a middle one, but HDBSCAN takes the final one of regions that were cut out: a crop is an image of its
+        own, so that its embedding sums up what it shows, while single tokens of it show as much of what surrounds a
+        mark. K-Medoids, which puts every region somewhere, joins a mark there with the class that it pulls to.
         """
-        chosen = self.config.clustering.cluster_on
-        if chosen != "auto":
-            return chosen
-        return "final" if self.about.get("encoder", {}).get("name") == "crop" else "middle"
+        settings = self.config.clustering
+        if settings.cluster_on != "auto":
+            return settings.cluster_on
+        cut_out = self.about.get("encoder", {}).get("name") == "crop"
+        return "final" if cut_out and settings.method == "hdbscan" else "middle"
 
     def space(self) -> NDArray[np.float16]:
         """(R, M) the vectors that were clustered: middle-layer features, or the final embeddings."""
