@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -429,3 +430,44 @@ def test_a_cached_model_is_trained_once_and_again_when_anything_changes(small, t
     monkeypatch.setattr(worlds, "LIFT", 50)
     names.add(cached_model(tmp_path, **small, recipe=recipe).name)
     assert len(names) == len(trained) == 7
+
+
+# --- random crops in training -----------------------------------------------------------------------------------------
+
+
+def test_only_models_of_a_world_of_crops_see_crops():
+    assert WORLDS["radiograph"].encoder == "crop"
+    for name, plan in WORLDS.items():
+        recipe = tiny_clip.recipe_of(plan, "vit7")
+        assert (recipe.crops > 0) == (name == "radiograph")
+        assert (recipe.steps > tiny_clip.RECIPES["vit7"].steps) == (name == "radiograph")
+
+
+def test_a_crop_is_an_enlarged_square_part_of_its_scene():
+    """Of a scene whose values are the coordinates, a part shows an interval of each, of one length from 1/4 to 1."""
+    side, seen, n = 112, 56, 200
+    line = torch.linspace(-1 + 1 / side, 1 - 1 / side, side)  # centres of the pixels of a frame from -1 to 1
+    scene = torch.stack([line.expand(side, side), line[:, None].expand(side, side)])
+    parts = tiny_clip._parts_of(scene.expand(n, -1, -1, -1), seen, np.random.default_rng(0))
+    assert parts.shape == (n, 2, seen, seen)
+    across, down = parts[:, 0], parts[:, 1]
+    inner = slice(4, -4)  # at the border of a scene the outermost half pixel is repeated
+    assert (across[:, 0, inner] - across[:, -1, inner]).abs().max() < 1e-5  # no turn, no shear
+    steps = across.diff(dim=2)[:, seen // 2, inner]
+    assert (steps - steps[:, :1]).abs().max() < 1e-4
+    scale = steps[:, 0] * seen / 2
+    assert torch.allclose(scale, down.diff(dim=1)[:, 10, seen // 2] * seen / 2, atol=1e-3)  # square
+    assert 0.249 < scale.min() < 0.27
+    assert 0.97 < scale.max() < 1.001
+    centre = across[:, 0].mean(1)
+    assert ((centre.abs() + scale) < 1.02).all()  # inside the scene
+    assert centre.abs().max() > 0.5  # and anywhere in it
+    assert not torch.equal(parts[0], parts[1])
+
+
+def test_full_size_scenes_have_the_processors_grey_levels():
+    _, _, processor = tiny_clip.build(0, WORLDS["radiograph"], "vit7")
+    grey = np.full((2, 112, 112, 3), 100, np.uint8)
+    whole, usual = tiny_clip._full_size(grey, processor), tiny_clip._pixels(grey, processor)
+    assert whole.shape == (2, 3, 112, 112)
+    assert torch.allclose(whole[:, :, :56, :56], usual, atol=1e-5)

@@ -9,13 +9,14 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ravl.config import AuditConfig, PromptsConfig, RegionsConfig
+from ravl.config import AuditConfig, ClusteringConfig, PromptsConfig, RegionsConfig
 from ravl.errors import ConfigError, ModelError, RunError
 from ravl.store import (
     EMBEDDINGS,
@@ -893,3 +894,22 @@ def test_a_model_appears_whole(run: AuditRun) -> None:
 
 def test_the_store_does_not_load_torch(python: Callable[..., str]) -> None:
     assert python("import sys, ravl.store; print('torch' in sys.modules)").strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "method", "encoder", "layer"),
+    [
+        ("auto", "hdbscan", "tokens", "middle"),
+        ("auto", "hdbscan", "roi", "middle"),
+        ("auto", "hdbscan", "crop", "final"),
+        ("auto", "kmedoids", "crop", "middle"),
+        ("middle", "hdbscan", "crop", "middle"),
+        ("final", "hdbscan", "tokens", "final"),
+    ],
+)
+def test_which_layer_is_clustered(tmp_path: Path, chosen: str, method: str, encoder: str, layer: str) -> None:
+    config = replace(CONFIG, clustering=ClusteringConfig(method=method, cluster_on=chosen))
+    run = AuditRun.create(tmp_path, "layers", config, PRINTS)
+    assert run.clustered_on == ("final" if chosen == "final" else "middle")  # before the regions were encoded
+    run.note_encoder(encoder, "it was asked for")
+    assert AuditRun(run.path).clustered_on == layer
