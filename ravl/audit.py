@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,19 @@ from numpy.typing import NDArray
 from ravl.config import AuditConfig
 from ravl.data import Reading, load_images, read_images, with_coco
 from ravl.discovery.agreement import agreement
-from ravl.discovery.clustering import assign, cluster
+from ravl.discovery.clustering import cluster
 from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
 from ravl.discovery.embedding import encode, region_encoder, why_encoder
-from ravl.discovery.evidence import never_shown, weigh
-from ravl.discovery.families import group
 from ravl.discovery.making import made
 from ravl.discovery.projection import project
 from ravl.discovery.proposals import Proposer
 from ravl.discovery.regions import decompose
 from ravl.discovery.removal import exemplars
-from ravl.discovery.scoring import score_features
-from ravl.discovery.significance import significance
 from ravl.discovery.zero_shot import class_vectors, classify
 from ravl.errors import DataError
+from ravl.stages import joined, scored, told, weighed
 from ravl.store import AuditRun, workspace_key
-from ravl.tables import NOISE, Clustering, Evidence, Families, ImageSet, Regions, Report, Step, quiet
+from ravl.tables import Clustering, Families, ImageSet, Regions, Report, Step, quiet
 from ravl.vlm.interface import VisionLanguageModel
 
 
@@ -78,7 +74,7 @@ def _stages(
     config = run.config
 
     def stage(name: str, compute: Callable[[], Any]) -> Any:
-        return _stage(run, name, compute, report)
+        return told(run, name, compute, report)
 
     images = run.stage("images", lambda: images)
     images_of = partial(load_images, images)
@@ -91,17 +87,10 @@ def _stages(
     tau = temperature(config, vlm)
     text = run.stage("text", lambda: class_vectors(vlm, images.class_names, config.prompts))
     image = run.array("image_embeddings")
-    zero_shot = stage("zero_shot", lambda: classify(image, final, text, images.label, tau))
+    stage("zero_shot", lambda: classify(image, final, text, images.label, tau))
     rng = np.random.default_rng(config.seed)
     clusters = stage("clusters", lambda: cluster(space, regions, len(text), config.clustering, rng))
-
-    def join() -> Families:
-        # as published, every cluster is a feature
-        joins = replace(config.families, enabled=False) if config.evidence.rule == "paper" else config.families
-        single = score_features(regions, zero_shot, clusters.label, clusters.n_clusters, config.scoring)
-        return group(clusters, single, joins, config.significance, config.seed)
-
-    _judge(run, images, vlm, join, report)
+    _judge(run, images, vlm, lambda: joined(run), report)
     sampling = np.random.default_rng([config.seed, 1])
     run.stage(
         "agreement",
@@ -153,21 +142,8 @@ def _judge(
     """From clusters to evidence: what depends on which clusters form a feature."""
     config, batch = run.config, run.config.embedding.batch_size
     regions, zero_shot, text = run.regions(), run.zero_shot(), run.class_vectors()
-    families = _stage(run, "families", join, report)
-    feature_of = families.features_of(run.clustering().label)
-    scores = _stage(
-        run,
-        "features",
-        lambda: score_features(regions, zero_shot, feature_of, families.n_features, config.scoring),
-        report,
-    )
-    chance = _stage(
-        run,
-        "significance",
-        lambda: significance(scores, regions, zero_shot, feature_of, config.significance, config.seed),
-        report,
-    )
-
+    known = scored(run, join, report)
+    feature_of, scores = known.feature_of.astype(np.int64), known.scores
     images_of = partial(load_images, images)
     tau = temperature(config, vlm)
     run.stage(
@@ -176,34 +152,11 @@ def _judge(
             vlm, images_of, text, tau, regions, zero_shot, feature_of, scores, config.exemplars, batch, report
         ),
     )
-    alpha = config.significance.alpha
     scene = Scene(vlm, images_of, text, regions, zero_shot, feature_of, image_keys(images), config.seed)
-    tested = worth_testing(scores, chance, alpha).tolist()
+    tested = worth_testing(scores, known.chance, config.significance.alpha).tolist()
     pull = [int(scores.pull_class[scores.row_of(feature)]) for feature in tested]
     found = run.stage("counterfactuals", lambda: counterfactuals(scene, tested, pull, config.evidence, batch, report))
-
-    def conclude() -> Evidence:
-        doubtful = families.features_of(_left_over(run))
-        never = never_shown(scores, regions, zero_shot, feature_of, doubtful)
-        return weigh(found, scores, chance, zero_shot, never, config.evidence, alpha)
-
-    _stage(run, "evidence", conclude, report)
-
-
-def _left_over(run: AuditRun) -> NDArray[np.int32]:
-    """(R,) the cluster that the rule for new regions gives to each region in noise; NOISE for all others."""
-    clusters, position = run.clustering(), run.regions().position
-    label = np.full(len(position), NOISE, np.int32)
-    rest = np.flatnonzero(clusters.label == NOISE)
-    label[rest] = assign(clusters, run.space()[rest], position[rest])
-    return label
-
-
-def _stage(run: AuditRun, name: str, compute: Callable[[], Any], report: Report) -> Any:
-    report(Step(name, 0, 1))
-    record = run.stage(name, compute)
-    report(Step(name, 1, 1))
-    return record
+    told(run, "evidence", lambda: weighed(run, known, found), report)
 
 
 def _embed(run: AuditRun, images: ImageSet, regions: Regions, vlm: VisionLanguageModel, report: Report) -> None:

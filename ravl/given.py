@@ -18,18 +18,14 @@ from numpy.typing import NDArray
 
 from ravl.config import AuditConfig
 from ravl.data.embeddings import Given
-from ravl.discovery.clustering import assign, cluster
-from ravl.discovery.evidence import never_shown, weigh
-from ravl.discovery.families import group
+from ravl.discovery.clustering import cluster
 from ravl.discovery.projection import project
 from ravl.discovery.removal import against_class, candidates
-from ravl.discovery.scoring import score_features
-from ravl.discovery.significance import significance
 from ravl.discovery.zero_shot import classify, softmax
 from ravl.errors import ConfigError
+from ravl.stages import joined, scored, told, weighed
 from ravl.store import AuditRun
 from ravl.tables import (
-    NOISE,
     Agreement,
     Counterfactuals,
     Evidence,
@@ -90,21 +86,15 @@ def _stages(run: AuditRun, given: Given, report: Report, until: str) -> None:
     _copy(run, given, report)
     image, region = run.array("image_embeddings"), run.array("region_embeddings")
     text = run.stage("text", lambda: given.text if given.text is not None else np.zeros((0, given.dim), np.float32))
-    zero_shot = _stage(run, "zero_shot", lambda: _classified(given, image, region, text, config), report)
+    told(run, "zero_shot", lambda: _classified(given, image, region, text, config), report)
     rng = np.random.default_rng(config.seed)
     n_classes = len(given.images.class_names)
-    clusters = _stage(run, "clusters", lambda: cluster(region, regions, n_classes, config.clustering, rng), report)
-
-    def join() -> Families:
-        joins = replace(config.families, enabled=False) if config.evidence.rule == "paper" else config.families
-        single = score_features(regions, zero_shot, clusters.label, clusters.n_clusters, config.scoring)
-        return group(clusters, single, joins, config.significance, config.seed)
-
-    _judge(run, join, report)
+    clusters = told(run, "clusters", lambda: cluster(region, regions, n_classes, config.clustering, rng), report)
+    _judge(run, lambda: joined(run), report)
     nothing = float("nan")
     run.stage("agreement", lambda: Agreement(0, nothing, nothing, nothing))
     if until != "evidence":
-        _stage(run, "projection", lambda: project(region, clusters, regions, config.projection, config.seed), report)
+        told(run, "projection", lambda: project(region, clusters, regions, config.projection, config.seed), report)
 
 
 def _copy(run: AuditRun, given: Given, report: Report) -> None:
@@ -154,33 +144,13 @@ def _probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _judge(run: AuditRun, join: Callable[[], Families], report: Report) -> None:
     """From clusters to what can be said without a model."""
-    config = run.config
-    regions, zero_shot, clusters = run.regions(), run.zero_shot(), run.clustering()
-    families = _stage(run, "families", join, report)
-    feature_of = families.features_of(clusters.label)
-    scores = _stage(
-        run,
-        "features",
-        lambda: score_features(regions, zero_shot, feature_of, families.n_features, config.scoring),
-        report,
+    known = scored(run, join, report)
+    run.stage(
+        "exemplars",
+        lambda: _exemplars(run.regions(), run.zero_shot(), known.feature_of, known.scores, run.config),
     )
-    chance = _stage(
-        run,
-        "significance",
-        lambda: significance(scores, regions, zero_shot, feature_of, config.significance, config.seed),
-        report,
-    )
-    run.stage("exemplars", lambda: _exemplars(regions, zero_shot, feature_of, scores, config))
-    found = run.stage("counterfactuals", lambda: _nothing_removed(config))
-
-    def conclude() -> Evidence:
-        rest = np.full(len(regions), NOISE, np.int32)
-        noise = np.flatnonzero(clusters.label == NOISE)
-        rest[noise] = assign(clusters, run.array("region_embeddings")[noise], regions.position[noise])
-        never = never_shown(scores, regions, zero_shot, feature_of, families.features_of(rest))
-        return _undecided(weigh(found, scores, chance, zero_shot, never, config.evidence, config.significance.alpha))
-
-    _stage(run, "evidence", conclude, report)
+    found = run.stage("counterfactuals", lambda: _nothing_removed(run.config))
+    told(run, "evidence", lambda: _undecided(weighed(run, known, found)), report)
 
 
 def _undecided(evidence: Evidence) -> Evidence:
@@ -222,10 +192,3 @@ def _part(feature: NDArray[Any]) -> NDArray[np.int64]:
     """Number of the stretch of equal features that each row belongs to, from 1."""
     out: NDArray[np.int64] = np.cumsum(np.diff(feature, prepend=-1) != 0)
     return out
-
-
-def _stage(run: AuditRun, name: str, compute: Callable[[], Any], report: Report) -> Any:
-    report(Step(name, 0, 1))
-    record = run.stage(name, compute)
-    report(Step(name, 1, 1))
-    return record

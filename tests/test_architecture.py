@@ -105,8 +105,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("ravl.mitigation.loss", "ravl.vlm", "ravl.vlm.*", "PIL"),
     ),
     # 5  the order of the stages
-    "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.store", "ravl.vlm.interface"),
-    "ravl.given": (*RECORDS, "ravl.data.embeddings", "ravl.discovery.*", "ravl.store"),
+    "ravl.stages": (*RECORDS, "ravl.discovery.*", "ravl.store"),
+    "ravl.audit": (*RECORDS, "ravl.data", "ravl.discovery.*", "ravl.stages", "ravl.store", "ravl.vlm.interface"),
+    "ravl.given": (*RECORDS, "ravl.data.embeddings", "ravl.discovery.*", "ravl.stages", "ravl.store"),
     "ravl.repair": (
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
         *("ravl.vlm.differentiable", "ravl.vlm.proposals"),

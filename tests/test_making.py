@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl import api, audit, cli, vlm
+from ravl import api, audit, cli, stages, vlm
 from ravl.config import AuditConfig, ClusteringConfig, PromptsConfig
 from ravl.discovery.clustering import MEMBER_PERCENTILE, assign, cluster, reduce
 from ravl.discovery.making import MIN_REGIONS, made
@@ -189,7 +189,7 @@ def test_an_interrupted_change_shows_nothing_and_is_not_mixed_with_another(plant
     number, label = run.revision, run.feature_label().tolist()
     model = vlm.load("demo", "cpu")
     with monkeypatch.context() as broken:
-        broken.setattr(audit, "weigh", lambda *_: (_ for _ in ()).throw(RunError("disk full")))
+        broken.setattr(stages, "weigh", lambda *_: (_ for _ in ()).throw(RunError("disk full")))
         with pytest.raises(RunError, match="disk full"):
             audit.add_feature(run, model, marks[:60])
     again = AuditRun(run.path)

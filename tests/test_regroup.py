@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl import audit
+from ravl import audit, stages
 from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, PromptsConfig, RegionsConfig
 from ravl.discovery.families import merge, split
 from ravl.discovery.scoring import score_features
@@ -92,7 +92,7 @@ def test_an_interrupted_change_shows_nothing_and_continues(run, monkeypatch):
         raise RunError("disk full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(audit, "weigh", fail)
+        broken.setattr(stages, "weigh", fail)
         with pytest.raises(RunError, match="disk full"):
             audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
     assert AuditRun(run.path).revision == 0
@@ -107,7 +107,7 @@ def test_an_interrupted_change_shows_nothing_and_continues(run, monkeypatch):
 def test_another_change_after_an_interrupted_one_is_not_mixed_with_it(run, monkeypatch):
     a, b, c = run.features().feature[:3].tolist()
     with monkeypatch.context() as broken:
-        broken.setattr(audit, "weigh", lambda *_: (_ for _ in ()).throw(RunError("disk full")))
+        broken.setattr(stages, "weigh", lambda *_: (_ for _ in ()).throw(RunError("disk full")))
         with pytest.raises(RunError):
             audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
     merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, c]))
