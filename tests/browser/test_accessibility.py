@@ -43,6 +43,8 @@ LOOK = """async ([tags, exceptions]) => {
 
 def faults(window: Window) -> list[str]:
     """What axe finds that is serious or critical, but for EXCEPTIONS: one line each, with the element."""
+    window.page.wait_for_timeout(1000)
+    window.settle()  # while a page is drawn, Streamlit shows a button of its own to stop it
     window.page.evaluate(AXE.read_text(encoding="utf-8"))
     found: list[dict[str, Any]] = window.page.evaluate(LOOK, [RULES, EXCEPTIONS])
     return [
