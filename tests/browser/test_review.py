@@ -54,6 +54,7 @@ def tab_to(window: Window, role: str, name: str) -> None:
 def test_the_whole_queue_by_keyboard_alone(window: Window, workspace: Path, run: AuditRun) -> None:
     """From the address on no mouse is used: name, option, a note, every feature decided, one undone."""
     window.open("review")
+    expect(window.page.get_by_test_id("stMain").get_by_text("Only flagged")).to_be_visible(timeout=60 * SECONDS)
     tab_to(window, "switch" if window.page.get_by_role("switch").count() else "checkbox", "Only flagged")
     window.page.keyboard.press("Space")
     window.settle()
