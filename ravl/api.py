@@ -24,6 +24,7 @@ from ravl.tables import Families, Report, Step, quiet
 
 if TYPE_CHECKING:
     from ravl.store import AuditRun
+    from ravl.vlm.model import DualEncoder
 
 WORKSPACE = "ravl-workspace"
 """Where audits are kept unless another folder is given."""
@@ -84,16 +85,14 @@ def discover(
     )
     from dataclasses import replace
 
-    from ravl import audit, vlm
+    from ravl import audit
     from ravl.store import check_name, open_workspace
 
     check_name(name)
     folder = open_workspace(workspace)  # before the model is loaded: a typing error must not cost a minute
     if embeddings is not None:
         return _given(config, text_embeddings, folder, name, report, until)
-    report(Step("model", 0, 1))
-    loaded = vlm.load(str(model), device)
-    report(Step("model", 1, 1))
+    loaded = _loaded(str(model), device, report)
     proposer = None
     if config.regions.kind in PROPOSERS:
         from ravl.vlm import proposals
@@ -203,7 +202,7 @@ def mitigate(
     processes (`accelerate launch`) all but the first return an empty document.
     Raises RavlError as `discover` does.
     """
-    from ravl import given, repair, vlm
+    from ravl import given, repair
     from ravl import reaudit as again
 
     given.check_model(run, "fine-tuning")
@@ -240,15 +239,11 @@ def mitigate(
     label = name or f"{method}-{digest(settings)}"
     folder = run.mitigation(label)
     with repair.together(device) as processes:
-        report(Step("model", 0, 1))
-        loaded = vlm.load(run.config.model, device)
-        report(Step("model", 1, 1))
+        loaded = _loaded(run.config.model, device, report)
         result = repair.mitigate(run, loaded, train_path, test_path, chosen, config, folder, report, processes)
     del loaded  # what is saved is what is audited, and there may be no room for both
     if reaudit and processes.first and not again.is_current(run, folder):
-        report(Step("model", 0, 1))
-        tuned = vlm.load(str(folder.model), device)
-        report(Step("model", 1, 1))
+        tuned = _loaded(str(folder.model), device, report)
         result = again.reaudit(run, folder, tuned, report)
     return result
 
@@ -268,7 +263,7 @@ def regroup(
     kind: `merge` (two or more features) or `split` (one). The change is recorded with the reviewer's name; features
     that it does not touch keep their ids and verdicts, new ones get new ids. Raises RavlError as `discover` does.
     """
-    from ravl import audit, given, vlm
+    from ravl import audit, given
     from ravl.discovery import families as joining
     from ravl.ledger import Ledger
 
@@ -290,9 +285,7 @@ def regroup(
     if run.config.model == given.NO_MODEL:
         changed = given.regroup(run, change, report)
     else:
-        report(Step("model", 0, 1))
-        loaded = vlm.load(run.config.model, device)
-        report(Step("model", 1, 1))
+        loaded = _loaded(run.config.model, device, report)
         changed = audit.regroup(run, loaded, change, report)
     made = sorted(set(changed.families().family.tolist()) - set(before.family.tolist()))
     ledger = Ledger(run.path.parents[1])
@@ -317,7 +310,7 @@ def add_feature(
     """
     import numpy as np
 
-    from ravl import audit, vlm
+    from ravl import audit
     from ravl.discovery.making import check
     from ravl.ledger import Ledger
 
@@ -327,9 +320,7 @@ def add_feature(
     before = run.feature_label()
     chosen = np.unique(np.asarray(regions, np.int64))
     check(chosen, before)  # before the model is loaded
-    report(Step("model", 0, 1))
-    loaded = vlm.load(run.config.model, device)
-    report(Step("model", 1, 1))
+    loaded = _loaded(run.config.model, device, report)
     changed = audit.add_feature(run, loaded, chosen, report)
     [feature] = np.unique(changed.feature_label()[chosen]).tolist()
     losing = [int(f) for f in np.unique(before[chosen]) if f >= 0]
@@ -347,3 +338,13 @@ def confirmed_features(run: AuditRun) -> dict[int, str]:
     verdicts = ledger.verdicts(run.id)
     ledger.close()
     return {feature: v.name for feature, v in sorted(verdicts.items()) if v.decision == "spurious"}
+
+
+def _loaded(reference: str, device: str, report: Report) -> DualEncoder:
+    """Load a model, which can take a minute, and tell its beginning and its end."""
+    from ravl import vlm
+
+    report(Step("model", 0, 1))
+    model = vlm.load(reference, device)
+    report(Step("model", 1, 1))
+    return model

@@ -14,7 +14,7 @@ from ravl.benchmark.gains import SCOPES, Gain, gains, goals
 from ravl.benchmark.markdown import WORDS, decimal, table, told_errors, with_interval
 from ravl.benchmark.provenance import machine, versions
 from ravl.benchmark.repairs import Repair, per_mark, sorted_repairs
-from ravl.benchmark.rows import write_csv
+from ravl.benchmark.rows import as_json, record_from, write_csv
 from ravl.benchmark.settings import Setting
 from ravl.benchmark.summary import Goal
 from ravl.store import read_json, write_json, writing
@@ -75,23 +75,13 @@ def document_of(
         },
         "errors": errors,
         "goals": {scope: [asdict(goal) for goal in goals(rows, scope)] for scope in SCOPES},
-        "gains": [{k: _known(v) for k, v in asdict(gain).items()} for gain in gains(rows)],
+        "gains": [as_json(gain, 4) for gain in gains(rows)],
     }
-
-
-def _known(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return None if math.isnan(value) else round(value, 4)
 
 
 def saved_gains(document: dict[str, Any]) -> list[Gain]:
     """The gains of a JSON document."""
-
-    def known(saved: dict[str, Any]) -> dict[str, Any]:
-        return {name: math.nan if value is None else value for name, value in saved.items()}
-
-    return [Gain(**known(saved)) for saved in document["gains"]]
+    return [record_from(saved, Gain) for saved in document["gains"]]
 
 
 # --- Markdown -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ The README quotes nothing by hand: its text is made from the committed JSON, and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from ravl.benchmark import repair_report
 from ravl.benchmark.markdown import between, decimal, goal_lines, rate, table, told_errors, with_interval
 from ravl.benchmark.picture import picture
 from ravl.benchmark.provenance import machine, versions
-from ravl.benchmark.rows import Row, sorted_rows, write_csv
+from ravl.benchmark.rows import Row, as_json, record_from, sorted_rows, write_csv
 from ravl.benchmark.settings import Setting
 from ravl.benchmark.summary import CLEAR, OURS, Goal, Summary, goals, interval, summarise
 from ravl.store import read_json, write_json, writing
@@ -60,23 +59,13 @@ def document_of(
         },
         "errors": errors,
         "goals": [asdict(goal) for goal in goals(summaries)],
-        "summaries": [{k: _known(v) for k, v in asdict(summary).items()} for summary in summaries],
+        "summaries": [as_json(summary, 4) for summary in summaries],
     }
-
-
-def _known(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return None if math.isnan(value) else round(value, 4)
 
 
 def saved_summaries(document: dict[str, Any]) -> list[Summary]:
     """The summaries of a JSON document."""
-
-    def known(saved: dict[str, Any]) -> dict[str, Any]:
-        return {name: math.nan if value is None else value for name, value in saved.items()}
-
-    return [Summary(**known(saved)) for saved in document["summaries"]]
+    return [record_from(saved, Summary) for saved in document["summaries"]]
 
 
 def shown_in_picture(summaries: Sequence[Summary]) -> list[Summary]:

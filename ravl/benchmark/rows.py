@@ -125,9 +125,15 @@ def record_from(saved: dict[str, Any], kind: type[R]) -> R:
     return kind(**values)
 
 
-def as_json(row: DataclassInstance) -> dict[str, Any]:
-    """The row with None for NaN."""
-    return {name: None if _missing(value) else value for name, value in asdict(row).items()}
+def as_json(row: DataclassInstance, digits: int | None = None) -> dict[str, Any]:
+    """The row with None for NaN, and its other floats rounded to `digits`, if that is given."""
+
+    def known(value: Any) -> Any:
+        if _missing(value):
+            return None
+        return round(value, digits) if digits is not None and isinstance(value, float) else value
+
+    return {name: known(value) for name, value in asdict(row).items()}
 
 
 def write_csv(path: Path, rows: Iterable[DataclassInstance], kind: type[DataclassInstance] = Row) -> None:
