@@ -335,6 +335,7 @@ def facts(run: AuditRun, audit: Audit) -> tuple[Fact, ...]:
     about, config = run.about, run.config
     prints = about["fingerprints"]
     seconds = sum(stage["seconds"] for stage in about["stages"].values())
+    n = about.get("n_divided", 0)
     rows = [
         ("Images", f"{len(audit.images)} from {config.images}"),
         ("Classes", f"{len(audit.class_names)}: {_first(audit.class_names)}"),
@@ -342,6 +343,7 @@ def facts(run: AuditRun, audit: Audit) -> tuple[Fact, ...]:
         ("Prompts", ", ".join(config.prompts.templates)),
         ("Regions", f"{len(audit.regions)} ({config.regions}), encoder {config.embedding.encoder}"),
         ("Clustering", f"{config.clustering.method} on {config.clustering.cluster_on} features, seed {config.seed}"),
+        *([("Second look", f"{n} mixed {'feature' if n == 1 else 'features'} divided")] if n else []),
         ("Removed by", ", ".join(audit.counterfactuals.operators)),
         ("Computed", f"{about['created'].replace('T', ' ')[:16]} UTC in {seconds:.0f} s"),
         *((f"Fingerprint of {name}", value) for name, value in sorted(prints.items())),

@@ -19,6 +19,7 @@ from ravl.data import Reading, load_images, read_images, with_coco
 from ravl.discovery.agreement import agreement
 from ravl.discovery.clustering import cluster
 from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
+from ravl.discovery.dividing import divided, mixed
 from ravl.discovery.embedding import encode, region_encoder, why_encoder
 from ravl.discovery.making import made
 from ravl.discovery.projection import project
@@ -65,7 +66,7 @@ def discover(
     run = AuditRun.create(workspace, name, config, prints)
     with run.locked():
         _stages(run, images, vlm, report, until, proposer)
-    return run
+    return AuditRun(run.path)
 
 
 def _stages(
@@ -89,15 +90,16 @@ def _stages(
     image = run.array("image_embeddings")
     stage("zero_shot", lambda: classify(image, final, text, images.label, tau))
     rng = np.random.default_rng(config.seed)
-    clusters = stage("clusters", lambda: cluster(space, regions, len(text), config.clustering, rng))
-    _judge(run, images, vlm, lambda: joined(run), report)
+    stage("clusters", lambda: cluster(space, regions, len(text), config.clustering, rng))
+    _judge(run, images, vlm, lambda: joined(run, run.clustering()), report)
+    run = _look_again(run, vlm, report)
     sampling = np.random.default_rng([config.seed, 1])
     run.stage(
         "agreement",
         lambda: agreement(vlm, images_of, images, regions, final, text, config.embedding, sampling, report=report),
     )
     if until != "evidence":
-        stage("projection", lambda: project(space, clusters, regions, config.projection, config.seed))
+        stage("projection", lambda: project(space, run.clustering(), regions, config.projection, config.seed))
 
 
 def regroup(
@@ -128,12 +130,30 @@ def add_feature(
 
 
 def _revise(
-    run: AuditRun, vlm: VisionLanguageModel, families: Families, clusters: Clustering | None, report: Report
+    run: AuditRun,
+    vlm: VisionLanguageModel,
+    families: Families,
+    clusters: Clustering | None,
+    report: Report,
+    n_divided: int = 0,
 ) -> AuditRun:
     revised = run.revised(families, clusters)
     _judge(revised, run.images(), vlm, lambda: families, report)
-    run.adopt(revised)
+    run.adopt(revised, n_divided)
     return AuditRun(run.path)
+
+
+def _look_again(run: AuditRun, vlm: VisionLanguageModel, report: Report) -> AuditRun:
+    """Divide the features that mix two things, and judge all of them anew; once, and before a person sees them."""
+    config = run.config
+    if run.revision or not config.evidence.second_look or config.evidence.rule == "paper":
+        return run
+    chosen = mixed(run.evidence(), config)
+    found = divided(run.clustering(), run.space(), run.regions().position, run.feature_label(), chosen, config)
+    if found is None:
+        return run
+    clusters, parts = found
+    return _revise(run, vlm, joined(run, clusters, parts), clusters, report, n_divided=len(chosen))
 
 
 def _judge(

@@ -90,7 +90,7 @@ def _stages(run: AuditRun, given: Given, report: Report, until: str) -> None:
     rng = np.random.default_rng(config.seed)
     n_classes = len(given.images.class_names)
     clusters = told(run, "clusters", lambda: cluster(region, regions, n_classes, config.clustering, rng), report)
-    _judge(run, lambda: joined(run), report)
+    _judge(run, lambda: joined(run, run.clustering()), report)
     nothing = float("nan")
     run.stage("agreement", lambda: Agreement(0, nothing, nothing, nothing))
     if until != "evidence":

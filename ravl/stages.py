@@ -15,7 +15,17 @@ from ravl.discovery.families import group
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.store import AuditRun
-from ravl.tables import NOISE, Counterfactuals, Evidence, Families, FeatureScores, Report, Significance, Step
+from ravl.tables import (
+    NOISE,
+    Clustering,
+    Counterfactuals,
+    Evidence,
+    Families,
+    FeatureScores,
+    Report,
+    Significance,
+    Step,
+)
 
 
 @dataclass(frozen=True)
@@ -36,12 +46,15 @@ def told(run: AuditRun, name: str, compute: Callable[[], Any], report: Report) -
     return record
 
 
-def joined(run: AuditRun) -> Families:
-    """The clusters that show the same thing, joined to features; under the paper's rule every cluster is one."""
-    config, clusters = run.config, run.clustering()
+def joined(run: AuditRun, clusters: Clustering, parts: NDArray[np.bool_] | None = None) -> Families:
+    """The clusters that show the same thing, joined to features; under the paper's rule every cluster is one.
+
+    parts: (C,) clusters that a feature was divided into (see `families.group`).
+    """
+    config = run.config
     joins = replace(config.families, enabled=False) if config.evidence.rule == "paper" else config.families
     single = score_features(run.regions(), run.zero_shot(), clusters.label, clusters.n_clusters, config.scoring)
-    return group(clusters, single, joins, config.significance, config.seed)
+    return group(clusters, single, joins, config.significance, config.seed, parts)
 
 
 def scored(run: AuditRun, join: Callable[[], Families], report: Report) -> Scored:
@@ -66,10 +79,10 @@ def scored(run: AuditRun, join: Callable[[], Families], report: Report) -> Score
 
 def weighed(run: AuditRun, known: Scored, found: Counterfactuals) -> Evidence:
     """What the counterfactuals say of the features, beside the images that never showed them."""
-    zero_shot, config = run.zero_shot(), run.config
+    zero_shot, config, alpha = run.zero_shot(), run.config, run.config.significance.alpha
     doubtful = known.families.features_of(_left_over(run))
     never = never_shown(known.scores, run.regions(), zero_shot, known.feature_of, doubtful)
-    return weigh(found, known.scores, known.chance, zero_shot, never, config.evidence, config.significance.alpha)
+    return weigh(found, known.scores, known.chance, zero_shot, never, config.evidence, alpha)
 
 
 def _left_over(run: AuditRun) -> NDArray[np.int32]:

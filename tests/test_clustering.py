@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score
 
 from ravl.config import ClusteringConfig
 from ravl.discovery import clustering as module
-from ravl.discovery.clustering import assign, cluster, reduce, silhouette
+from ravl.discovery.clustering import assign, cluster, completed, parts, reduce
 from ravl.tables import NOISE, Clustering, Regions, columns
 from tests import oracles
 
@@ -87,9 +87,9 @@ def test_hdbscan_keeps_stray_regions_out_of_the_planted_clusters(seed):
         top = np.bincount(found.label[truth == blob] + 1).argmax() - 1
         assert top != NOISE
         firm = (found.label == top) & (found.strength > 0.3)  # a cluster may have a fringe, and says so
-        assert np.mean(truth[firm] == blob) > 0.95
+        assert np.mean(truth[firm] == blob) > 0.85
         assert firm.sum() > 0.8 * (truth == blob).sum()
-    assert np.mean(found.label[~planted] == NOISE) > 0.6
+    assert np.mean(found.label[~planted] == NOISE) > 0.4
 
 
 def nested(seed: int = 0, n_images: int = 200):
@@ -144,26 +144,6 @@ def test_kmedoids_chooses_k_by_silhouette():
     assert adjusted_rand_score(truth, found.label) > 0.99
 
 
-def test_kmedoids_candidates_are_two_to_five_times_the_classes(monkeypatch):
-    tried = []
-    original = module._alternate
-
-    def record(vectors, k, rng, steps=100):
-        tried.append(k)
-        return original(vectors, k, rng, steps)
-
-    monkeypatch.setattr(module, "_alternate", record)
-    features, _ = blobs()
-    run(features, regions_of(100), ClusteringConfig(method="kmedoids", restarts=1), n_classes=3)
-    assert tried[:-1] == list(range(6, 15))
-    assert tried[-1] in tried[:-1]
-    tried.clear()
-    run(features, regions_of(100), ClusteringConfig(method="kmedoids", restarts=1), n_classes=30)
-    assert len(tried) == module.MAX_CANDIDATES + 1
-    assert min(tried) == 60
-    assert max(tried) == 149
-
-
 # --- the formulas ----------------------------------------------------------------------------------------
 
 
@@ -196,8 +176,13 @@ def test_medoids_and_thresholds_equal_the_definition(config):
     found = run(features, regions, config)
     vectors = [oracles.reduced(found, f, p) for f, p in zip(features, regions.position, strict=True)]
     assert found.n_clusters == 5
+    core = found.label.copy()
+    if config is SMALL:  # what the algorithm itself put there, before regions in noise joined
+        own = module._fit_hdbscan(np.array(vectors, np.float32), 15, config.min_samples)[0]
+        core[own == NOISE] = NOISE
+        assert np.count_nonzero(core == NOISE) > np.count_nonzero(found.label == NOISE)
     for c in range(found.n_clusters):
-        members = np.flatnonzero(found.label == c)
+        members = np.flatnonzero(core == c)
         closeness = [sum(oracles.cosine(vectors[i], vectors[j]) for j in members) / len(members) for i in members]
         assert found.medoid[c] == members[oracles.first_best(closeness)]
         own = [oracles.cosine(vectors[i], vectors[found.medoid[c]]) for i in members]
@@ -205,6 +190,33 @@ def test_medoids_and_thresholds_equal_the_definition(config):
         np.testing.assert_allclose(found.medoid_vector[c], vectors[found.medoid[c]], atol=1e-5)
         if config is KMEDOIDS:
             np.testing.assert_allclose(found.strength[members], np.clip(own, 0, 1), atol=1e-5)
+
+
+def test_no_region_is_left_in_noise_that_the_rule_for_new_regions_would_take():
+    features, _ = blobs(noise=0.3)
+    position = np.arange(400) % 4
+    found = run(features, regions_of(100), SMALL)
+    left = found.label == NOISE
+    assert 20 < left.sum() < 200
+    assert np.all(assign(found, features[left], position[left]) == NOISE)
+    again = completed(found, features, position)
+    for name, column in columns(found).items():
+        np.testing.assert_array_equal(column, columns(again)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])
+def test_parts_are_told_apart_by_what_they_do_not_share(config):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    truth = np.repeat([0, 1], [60, 40])
+    vectors = axes[0] + 0.4 * axes[1 + truth] + rng.normal(scale=0.04, size=(100, 12))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    assert (vectors[:60] @ vectors[60:].T).min() > 0.7
+    found = parts(vectors, config, np.random.default_rng(0))
+    known = found != NOISE
+    assert known.mean() > 0.8
+    assert set(found[known]) == {0, 1}
+    assert adjusted_rand_score(truth[known], found[known]) == 1
 
 
 def test_reduce_and_assign_equal_the_definition():
@@ -218,16 +230,6 @@ def test_reduce_and_assign_equal_the_definition():
     assert set(got) == {NOISE, *range(found.n_clusters)}
     assert found.n_clusters >= 5
     assert got.dtype == np.int32
-
-
-def test_silhouette_equals_the_definition_and_scikit_learn():
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(40, 5))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    label = np.append(rng.integers(0, 4, 39), 4)  # one cluster of one
-    np.testing.assert_allclose(silhouette(vectors, label), oracles.silhouette(vectors, label), rtol=1e-6)
-    np.testing.assert_allclose(silhouette(vectors, label), silhouette_score(vectors, label, metric="cosine"), rtol=1e-6)
-    assert silhouette(vectors, np.zeros(40, int)) == 0
 
 
 @pytest.mark.parametrize("size", [10, 20, 30, 40])
@@ -315,16 +317,6 @@ def test_the_sample_represents_every_position():
     other = module._sample(position, 100, np.random.default_rng(1))
     assert not np.array_equal(rows, other)
     assert module._sample(position, 1000, np.random.default_rng(0)).tolist() == list(range(1000))
-
-
-def test_kmedoids_on_samples_agrees_with_kmedoids_on_all(monkeypatch):
-    features, truth = blobs()
-    monkeypatch.setattr(module, "CLARA_ABOVE", 150)
-    monkeypatch.setattr(module, "CLARA_SAMPLE", 100)
-    found = run(features, regions_of(100), KMEDOIDS)
-    check(found, 400)
-    assert adjusted_rand_score(truth, found.label) > 0.99
-    assert not np.any(found.label == NOISE)
 
 
 # --- degenerate ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 import ravl
 from ravl import api
@@ -87,7 +88,8 @@ def test_the_authors_columns_give_the_findings_of_the_model(audited: AuditRun, f
     run = given(files, tmp_path)
     np.testing.assert_allclose(run.zero_shot().image, audited.zero_shot().image, atol=2e-3)
     assert (run.zero_shot().predicted == audited.zero_shot().predicted).mean() > 0.99
-    assert (run.clustering().label == audited.clustering().label).mean() > 0.95
+    # the stored embeddings are rounded, so that two clusters of about one size may change places
+    assert adjusted_rand_score(run.clustering().label, audited.clustering().label) > 0.95
     scores, chance = run.features(), run.significance()
     top = scores.feature[0]
     row = chance.row_of(int(top))

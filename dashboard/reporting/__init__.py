@@ -104,8 +104,10 @@ def _examined(run: AuditRun, audit: Audit, view: Overview) -> Section:
     rows += (
         Fact("Classes", f"{len(audit.class_names)}: {', '.join(audit.class_names)}"),
         Fact("Versions", ", ".join(f"{name} {version}" for name, version in names.items())),
-        Fact("Audit", f"{run.id}{f', features revised {run.revision} times' if run.revision else ''}"),
+        Fact("Audit", run.id),
     )
+    if regrouped := run.revision - bool(about.get("n_divided")):
+        rows += (Fact("Regrouped", f"{regrouped} {'time' if regrouped == 1 else 'times'} by people"),)
     pieces: list[Piece] = [
         fact_table("What was audited", rows),
         accuracy_table(view.classes),

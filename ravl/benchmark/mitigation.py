@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ravl.benchmark.measuring import FinalTest
     from ravl.repair import Seen
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when rows are measured in another way: rows of another protocol are measured again."""
 
 FRESH = 1000

@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl.config import ClusteringConfig
+from ravl.discovery.kmedoids import kmedoids, medoids_of
 from ravl.discovery.zero_shot import product, unit
 from ravl.tables import NOISE, Clustering, Regions
 
-CLARA_ABOVE = 10_000
-"""Vectors above which K-Medoids looks for its medoids in random samples."""
-CLARA_SAMPLE = 5_000
-MAX_CANDIDATES = 32
-"""Numbers of clusters that K-Medoids tries."""
 MEMBER_PERCENTILE = 5
+LEAST = 15
+"""Regions of the smallest cluster of HDBSCAN in small image sets."""
 REFINEMENTS = 3
 """How often a cluster within a cluster is clustered again."""
 _BLOCK = 8192
@@ -49,8 +48,9 @@ def cluster(
     Ids fall with size (equal sizes: the smallest member first). The medoid is the member with the largest mean cosine
     to all members. Strength is HDBSCAN's membership probability, or the cosine to the medoid.
 
-    Above `max_fit` regions the algorithm sees a sample, spread evenly over the positions; the rest is assigned by the
-    rule of `assign`, and medoids and thresholds are those of the sample. A given smallest size shrinks with the sample.
+    Regions in noise join the cluster that the rule of `assign` gives them, if any (`completed`). Above `max_fit`
+    regions the algorithm sees a sample, spread evenly over the positions; the rest is assigned by the same rule, and
+    medoids and thresholds are those of the sample. A given smallest size shrinks with the sample.
     Regions equal to the mean of their position have no direction and are noise.
 
     features: (R, M), may be a float16 memory map; never held in float32 as a whole beyond `max_fit` rows.
@@ -71,20 +71,31 @@ def cluster(
     if config.method == "hdbscan":
         found, firmness = _hdbscan(vectors, regions.image[fit], len(features), config)
     else:
-        found, firmness = _kmedoids(vectors, n_classes, config, rng), None
-    medoids = _medoids(vectors.astype(np.float64), found)
+        found, firmness = kmedoids(vectors, n_classes, config, rng), None
+    medoids = medoids_of(vectors.astype(np.float64), found)
     cosine = _own_cosine(vectors, medoids, found)
     lowest = [np.percentile(cosine[found == c], MEMBER_PERCENTILE) - _ZERO for c in range(len(medoids))]
 
     label = np.full(len(features), NOISE, np.int32)
     strength = np.zeros(len(features), np.float32)
-    label[fit], strength[fit] = found, cosine if firmness is None else firmness
+    label[fit], strength[fit] = found, (cosine if firmness is None else firmness).clip(0, 1)
     rule = Clustering(
         label, strength, fit[medoids].astype(np.int32), means, center, axes, vectors[medoids], np.array(lowest)
     )
-    rest = np.setdiff1d(np.arange(len(features)), fit)
-    label[rest], strength[rest] = _join(rule, features, position, rest)
-    return _by_size(rule, label, strength.clip(0, 1))
+    return completed(rule, features, regions.position)
+
+
+def completed(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> Clustering:
+    """The same clusters with the regions in noise that the rule of `assign` gives them; medoids and thresholds stay.
+
+    Deviation: HDBSCAN leaves much of a group in noise, of a planted mark up to six in ten regions. They are as close to
+    the medoid as its members, and among new regions they would belong to it; so they do here.
+    """
+    row = _position_row(position, len(clustering.position_mean))
+    label, strength = clustering.label.copy(), clustering.strength.copy()
+    rest = np.flatnonzero(label == NOISE)
+    label[rest], strength[rest] = _join(clustering, features, row, rest)
+    return _by_size(clustering, label, strength.clip(0, 1))
 
 
 def reduce(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> Vectors:
@@ -107,6 +118,18 @@ def assign(clustering: Clustering, features: NDArray[Any], position: NDArray[np.
     _check_rows(clustering, features, position)
     row = _position_row(position, len(clustering.position_mean))
     return _join(clustering, features, row, np.arange(len(features)))[0]
+
+
+def parts(vectors: Vectors, config: ClusteringConfig, rng: np.random.Generator) -> Labels:
+    """(n,) what regions of one feature show, once they are clustered among themselves around their own mean; or NOISE.
+
+    HDBSCAN: as any clusters, of at least `min_cluster_size` or LEAST regions. K-Medoids: two parts.
+    vectors: (n, K) unit vectors from `reduce`.
+    """
+    own = _around_own_mean(vectors, config)
+    if config.method == "hdbscan":
+        return _fit_hdbscan(own, config.min_cluster_size or LEAST, config.min_samples)[0]
+    return kmedoids(own, 1, replace(config, k=2), rng)
 
 
 # --- the space ------------------------------------------------------------------------------------------------------
@@ -245,7 +268,7 @@ def _hdbscan(
     image: (n,) image of each vector.
     """
     n, size = len(vectors), config.min_cluster_size
-    least = max(15, math.ceil(0.005 * n)) if size is None else max(2, round(size * min(1.0, n / max(n_regions, 1))))
+    least = max(LEAST, math.ceil(0.005 * n)) if size is None else max(2, round(size * min(1.0, n / max(n_regions, 1))))
     return _split_widespread(vectors, image, config.max_spread * len(np.unique(image)), least, config, REFINEMENTS)
 
 
@@ -263,14 +286,18 @@ def _split_widespread(
     for members in parts:
         inner: Labels = np.zeros(len(members), np.int64)
         if deeper and len(np.unique(image[members])) > most_images:
-            residual = unit(vectors[members] - vectors[members].mean(0))
-            own = _directions(residual, _principal_axes(residual, config.n_components))
+            own = _around_own_mean(vectors[members], config)
             split, firmness = _split_widespread(own, image[members], most_images, least, config, deeper - 1)
             if split.max(initial=NOISE) > 0:
                 inner, strength[members] = split, firmness
         label[members] = np.where(inner == NOISE, NOISE, inner + n_found)
         n_found += int(inner.max(initial=0)) + 1
     return label, strength
+
+
+def _around_own_mean(vectors: Vectors, config: ClusteringConfig) -> Vectors:
+    residual = unit(vectors - vectors.mean(0))
+    return _directions(residual, _principal_axes(residual, config.n_components))
 
 
 def _fit_hdbscan(vectors: Vectors, least: int, min_samples: int) -> tuple[Labels, Vectors]:
@@ -289,111 +316,8 @@ def _fit_hdbscan(vectors: Vectors, least: int, min_samples: int) -> tuple[Labels
     return model.labels_.astype(np.int64), model.probabilities_.astype(np.float32)
 
 
-def _medoids(vectors: NDArray[Any], label: Labels) -> Labels:
-    """(C,) for each cluster 0 .. C - 1, none empty, the member with the largest dot product with the members' sum.
-
-    For unit vectors this is exactly the member with the smallest summed cosine distance. The first one of equals.
-    """
-    members = np.flatnonzero(label != NOISE)
-    if not len(members):
-        return members
-    order = members[np.argsort(label[members], kind="stable")]
-    starts = np.searchsorted(label[order], np.arange(label.max() + 1))
-    sums = np.add.reduceat(vectors[order], starts)
-    closeness = np.einsum("nk,nk->n", vectors[order], sums[label[order]])
-    return order[np.lexsort((-closeness, label[order]))[starts]]
-
-
 def _own_cosine(vectors: Vectors, medoids: Labels, label: Labels) -> Vectors:
     """(n,) cosine of every vector to its cluster's medoid; 0 for noise."""
     if not len(medoids):
         return np.zeros(len(vectors), np.float32)
     return np.where(label == NOISE, 0, np.einsum("nk,nk->n", vectors, vectors[medoids][label]))
-
-
-def _kmedoids(vectors: Vectors, n_classes: int, config: ClusteringConfig, rng: np.random.Generator) -> Labels:
-    """Labels of unit vectors by K-Medoids with cosine distance; clusters 0 .. C - 1, none empty.
-
-    Deviation: at most MAX_CANDIDATES values of k, evenly spread over [2Y, 5Y), are compared, each from one start. Above
-    CLARA_ABOVE vectors the medoids are sought in a random sample per restart (CLARA, Kaufman and Rousseeuw 1990), and
-    the sample whose medoids suit all vectors best is kept.
-    """
-    n = len(vectors)
-    if n == 0:
-        return np.zeros(0, np.int64)
-    whole = n <= CLARA_ABOVE
-    sample = vectors if whole else vectors[rng.choice(n, CLARA_SAMPLE, replace=False)]
-    k = config.k or _choose_k(sample, n_classes, rng)
-    k = min(k, max(1, len(sample) // 2))
-    best, cost = np.zeros(n, np.int64), math.inf
-    for _ in range(config.restarts):
-        if not whole:
-            sample = vectors[rng.choice(n, CLARA_SAMPLE, replace=False)]
-        medoids = sample[_medoids(sample, _alternate(sample, k, rng))]
-        cosine = product(vectors, medoids.T)
-        total = float(np.sum(1 - cosine.max(1), dtype=np.float64))
-        if total < cost:
-            best, cost = cosine.argmax(1), total
-    return np.unique(best, return_inverse=True)[1]
-
-
-def _choose_k(vectors: Vectors, n_classes: int, rng: np.random.Generator) -> int:
-    low, high = 2 * max(n_classes, 1), 5 * max(n_classes, 1) - 1
-    spread = np.linspace(low, high, min(MAX_CANDIDATES, high - low + 1)).round().astype(int)
-    candidates = np.unique(spread.clip(1, max(1, len(vectors) // 2)))
-    if len(candidates) == 1:
-        return int(candidates[0])
-    return int(candidates[np.argmax([silhouette(vectors, _alternate(vectors, int(k), rng)) for k in candidates])])
-
-
-def _alternate(vectors: Vectors, k: int, rng: np.random.Generator, steps: int = 100) -> Labels:
-    """One run of K-Medoids: assign to the nearest medoid, move to the exact medoids, until nothing changes."""
-    medoids = _seed(vectors, k, rng)
-    label = np.zeros(len(vectors), np.int64)
-    for _ in range(steps):
-        # equal medoids leave one cluster empty: it is dropped
-        label = np.unique(product(vectors, vectors[medoids].T).argmax(1), return_inverse=True)[1]
-        moved = _medoids(vectors, label)
-        if np.array_equal(moved, medoids):
-            break
-        medoids = moved
-    return label
-
-
-def _seed(vectors: Vectors, k: int, rng: np.random.Generator) -> Labels:
-    """k-medoids++: each next medoid is drawn with probability proportional to its distance 1 - cos to the nearest one.
-
-    1 - cos is half the squared euclidean distance, so this is the k-means++ rule (Arthur and Vassilvitskii 2007).
-    Fewer than k when there are fewer distinct vectors.
-    """
-    chosen = [int(rng.integers(len(vectors)))]
-    distance = np.full(len(vectors), np.inf)
-    while len(chosen) < k:
-        distance = np.minimum(distance, 1 - product(vectors, vectors[chosen[-1]]))
-        weight = np.where(distance > _ZERO, distance, 0)
-        if not weight.any():
-            break
-        chosen.append(int(rng.choice(len(vectors), p=weight / weight.sum())))
-    return np.array(chosen)
-
-
-def silhouette(vectors: NDArray[Any], label: Labels) -> float:
-    """Mean silhouette (Rousseeuw 1987) of unit vectors with the distance 1 - cos; NaN-free, 0 for a single cluster.
-
-    Exact, at the cost of one matrix product: a vector's mean distance to a cluster is 1 minus its dot product with the
-    cluster's sum over its size. A vector alone in its cluster counts 0.
-    """
-    size = np.bincount(label)
-    if len(size) < 2:
-        return 0.0
-    sums = np.zeros((len(size), vectors.shape[1]), vectors.dtype)
-    np.add.at(sums, label, vectors)
-    rows = np.arange(len(label))
-    dots = product(vectors, sums.T)
-    own = size[label]
-    within = (own - dots[rows, label]) / np.maximum(own - 1, 1)
-    other = 1 - dots / size
-    other[rows, label] = np.inf
-    between = other.min(1)
-    scale = np.maximum(np.maximum(within, between), 1e-12)
-    return float(np.where(own > 1, (between - within) / scale, 0).mean())

@@ -71,18 +71,11 @@ def weigh(
     `rule="paper"`: those that pass the paper's rule. Rank: flagged first, then by falling share of errors, then by the
     order of `scores`; under the paper's rule the order of `scores` is kept.
     """
-    n, classes = len(scores), zero_shot.image.shape[1]
-    counts: Counts = {name: np.zeros((n, len(found.operators)), np.int64) for name in BY_OPERATOR}
-    counts |= {"n_pasted": np.zeros(n, np.int64), "induced": np.zeros(n, np.int64)}
-    counts |= {name: np.zeros((n, len(found.operators), classes), np.int64) for name in ("n_after", "right_after")}
-    fixed_share = np.full(n, np.nan)
-    for row in range(n):
-        pull = int(scores.pull_class[row])
-        _count(counts, row, found, int(scores.feature[row]), pull, zero_shot)
-        fixed_share[row] = _fixed_errors(found, scores, row, zero_shot, needed(found.operators, config))
-    counts["p"], counts["q"] = mcnemar(counts["only_feature"], counts["only_control"], counts["n_control"] > 0)
+    n, agree = len(scores), needed(found.operators, config)
+    counts = counted(found, scores, zero_shot)
+    fixed_share = np.array([_fixed_errors(found, scores, row, zero_shot, agree) for row in range(n)])
     sides = {"pull": shortfalls(counts, scores, never, True), "other": shortfalls(counts, scores, never, False)}
-    grade, reason = grades(counts, sides, significance, config, needed(found.operators, config), alpha)
+    grade, reason = grades(counts, sides, significance, config, agree, alpha)
     flagged: NDArray[np.bool_] = np.equal(grade, "causal") if config.rule == "evidence" else scores.passes
     order = np.arange(n)
     if config.rule == "evidence":
@@ -98,6 +91,18 @@ def weigh(
 def needed(operators: tuple[str, ...], config: EvidenceConfig) -> int:
     """How many operators must agree: those asked for, or all where a model has fewer."""
     return min(config.agree, len(operators))
+
+
+def counted(found: Counterfactuals, scores: FeatureScores, zero_shot: ZeroShot) -> Counts:
+    """What became of the images of each feature, (F, O) each, and the test of fix against control, `p` and `q`."""
+    n, classes = len(scores), zero_shot.image.shape[1]
+    counts: Counts = {name: np.zeros((n, len(found.operators)), np.int64) for name in BY_OPERATOR}
+    counts |= {"n_pasted": np.zeros(n, np.int64), "induced": np.zeros(n, np.int64)}
+    counts |= {name: np.zeros((n, len(found.operators), classes), np.int64) for name in ("n_after", "right_after")}
+    for row in range(n):
+        _count(counts, row, found, int(scores.feature[row]), int(scores.pull_class[row]), zero_shot)
+    counts["p"], counts["q"] = mcnemar(counts["only_feature"], counts["only_control"], counts["n_control"] > 0)
+    return counts
 
 
 def _count(counts: Counts, row: int, found: Counterfactuals, feature: int, pull: int, zero_shot: ZeroShot) -> None:
@@ -185,8 +190,7 @@ def grades(
     }
     with np.errstate(invalid="ignore"):  # NaN compares as False
         chance = ~(significance.q < alpha)
-        effect = share(counts["only_feature"] - counts["only_control"], counts["n_control"])
-        fixes = (effect >= config.min_effect) & (counts["q"] < alpha)
+        fixes = fixes_beyond_control(counts, config, alpha)
         breaks = keep_high < config.min_keep
         restored = np.logical_and(*(high <= config.max_shortfall for _, _, high in sides.values()))
         missed = {side: (low > 0) & (high > config.max_shortfall) for side, (_, low, high) in sides.items()}
@@ -206,6 +210,17 @@ def grades(
     for one, names in (("causal", ("causal",)), ("core", ("harm",)), ("context", ("no effect", "partial", "disagree"))):
         grade[np.isin(reason, names)] = one
     return grade, reason
+
+
+def fixes_beyond_control(counts: Counts, config: EvidenceConfig, alpha: float) -> NDArray[np.bool_]:
+    """(F, O) whether removal by each operator fixes enough errors, more than that of other regions would.
+
+    counts: at least only_feature, only_control, n_control and q of `Evidence`, (F, O) each.
+    """
+    effect = share(counts["only_feature"] - counts["only_control"], counts["n_control"])
+    with np.errstate(invalid="ignore"):  # NaN compares as False
+        enough: NDArray[np.bool_] = (effect >= config.min_effect) & (counts["q"] < alpha)
+    return enough
 
 
 def never_shown(

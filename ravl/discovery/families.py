@@ -70,11 +70,14 @@ def group(
     config: FamiliesConfig,
     significance: SignificanceConfig = SignificanceConfig(),
     seed: int = 0,
+    parts: NDArray[np.bool_] | None = None,
 ) -> Families:
     """Join the clusters that show the same feature. Feature ids fall with the number of regions (equal numbers: the
     smallest cluster first), so that they are the cluster ids where nothing is joined.
 
-    cluster_scores: of the single clusters. significance: what is enough evidence, and a gap beyond chance.
+    cluster_scores: of the single clusters. significance: what is enough evidence, and a gap beyond chance. parts: (C,)
+    clusters that a mixed feature was divided into; they were together for being near, so that they are joined to others
+    only when they act alike.
     Raises ValueError when the scores are not those of the clusters.
     """
     n = clustering.n_clusters
@@ -85,6 +88,8 @@ def group(
         return Families(np.arange(n, dtype=np.int32), np.full(n, ""))
     by_id = np.argsort(cluster_scores.feature)
     near = _medoid_cosine(clustering) - config.near + _ZERO
+    if parts is not None:
+        near[parts[:, None] | parts] = _NEVER
     alike = _alike(clustering, cluster_scores, by_id, config, significance, seed)
     family = _complete_linkage(np.where(_apart(cluster_scores, by_id), _NEVER, np.maximum(near, alike)))
     n_regions = np.bincount(family, weights=cluster_scores.n_regions[by_id])

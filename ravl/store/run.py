@@ -190,8 +190,10 @@ class AuditRun:
             self._note_seconds("embeddings", fill(self.path, shapes, blocks))
 
     def _note_seconds(self, stage: str, seconds: float) -> None:
+        """Add to the seconds of a stage, which a second look or a person's change computes again."""
         about = read_json(self.path / "run.json")
-        about["stages"][stage] = {"seconds": round(seconds, 3)}
+        before = about["stages"].get(stage, {"seconds": 0.0})["seconds"]
+        about["stages"][stage] = {"seconds": round(before + seconds, 3)}
         write_json(self.path / "run.json", about)
 
     def note_encoder(self, encoder: str, why: str) -> None:
@@ -224,11 +226,13 @@ class AuditRun:
                 FILES["clusters"].save(partial, clusters)
         return other
 
-    def adopt(self, revised: AuditRun) -> None:
-        """Let the run point to a revision whose stages are all finished."""
+    def adopt(self, revised: AuditRun, n_divided: int = 0) -> None:
+        """Let the run point to a revision whose stages are all finished. n_divided: features that the audit itself
+        divided (see `ravl.discovery.dividing`); 0: a person asked for the revision."""
         if missing := [stage for stage in REVISED if not revised.has(stage)]:
             raise RunError(f"{self.id} cannot take revision {revised.revision}: {missing[0]} is not finished.")
-        write_json(self.path / "run.json", {**self.about, "revision": revised.revision})
+        note = {"n_divided": n_divided} if n_divided else {}
+        write_json(self.path / "run.json", {**self.about, "revision": revised.revision, **note})
 
     def check_model(self, name: str, fingerprint: str, preprocessing: str) -> None:
         """Raise ModelError unless a model is the one that was audited."""
