@@ -48,8 +48,11 @@ ARCHITECTURES = {
     "vit12": Architecture(side=48, patch=12, layers=3, width=96),
     "vit8": Architecture(side=48, patch=8, layers=3, width=64),
     "vit7": Architecture(side=56, patch=7, layers=3, width=64),
+    "b32": Architecture(side=224, patch=32, layers=12, width=768, heads=12),
+    "l14": Architecture(side=224, patch=14, layers=24, width=1024, heads=16),
 }
-"""vit14, vit12: 4 x 4 patches and vit8: 6 x 6, for grid:2. vit7: 8 x 8, so that a region of grid:4 holds four."""
+"""vit14, vit12: 4 x 4 patches and vit8: 6 x 6, for grid:2. vit7: 8 x 8, so that a region of grid:4 holds four.
+b32, l14: the vision towers of CLIP ViT-B/32 and ViT-L/14, to measure what a step costs; no recipe trains them here."""
 
 
 @dataclass(frozen=True)

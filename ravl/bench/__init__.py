@@ -1,0 +1,5 @@
+"""`make bench`: what things cost, as ratios measured in one run on this machine. Nothing is asserted here.
+
+`stages`  embedding, clustering and a training step on the demo; the README quotes its table.
+`steps`   a training step of models as large as CLIP's, with and without the regions, on any device.
+"""

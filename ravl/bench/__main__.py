@@ -1,0 +1,28 @@
+"""`python -m ravl.bench [stages|steps]`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ravl.bench import stages, steps
+from ravl.errors import RavlError
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m ravl.bench", description="What things cost on this machine.")
+    what = parser.add_subparsers(dest="what")
+    what.add_parser("stages", help="embedding, clustering and a training step on the demo (default)")
+    steps.add_options(what.add_parser("steps", help="a training step of large models, with and without the regions"))
+    options = parser.parse_args()
+    if options.what == "steps":
+        try:
+            steps.run(options)
+        except RavlError as error:
+            parser.error(str(error))
+    else:
+        stages.main()
+
+
+if __name__ == "__main__":
+    main()
