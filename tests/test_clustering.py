@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ravl.config import ClusteringConfig
 from ravl.discovery import clustering as module
-from ravl.discovery.clustering import assign, cluster, completed, parts, reduce
+from ravl.discovery.clustering import assign, cluster, parts, reduce
 from ravl.tables import NOISE, Clustering, Regions, columns
 from tests import oracles
 
@@ -89,7 +89,7 @@ def test_hdbscan_keeps_stray_regions_out_of_the_planted_clusters(seed):
         firm = (found.label == top) & (found.strength > 0.3)  # a cluster may have a fringe, and says so
         assert np.mean(truth[firm] == blob) > 0.85
         assert firm.sum() > 0.8 * (truth == blob).sum()
-    assert np.mean(found.label[~planted] == NOISE) > 0.4
+    assert np.mean(found.label[~planted] == NOISE) > 0.5
 
 
 def nested(seed: int = 0, n_images: int = 200):
@@ -180,7 +180,6 @@ def test_medoids_and_thresholds_equal_the_definition(config):
     if config is SMALL:  # what the algorithm itself put there, before regions in noise joined
         own = module._fit_hdbscan(np.array(vectors, np.float32), 15, config.min_samples)[0]
         core[own == NOISE] = NOISE
-        assert np.count_nonzero(core == NOISE) > np.count_nonzero(found.label == NOISE)
     for c in range(found.n_clusters):
         members = np.flatnonzero(core == c)
         closeness = [sum(oracles.cosine(vectors[i], vectors[j]) for j in members) / len(members) for i in members]
@@ -192,16 +191,22 @@ def test_medoids_and_thresholds_equal_the_definition(config):
             np.testing.assert_allclose(found.strength[members], np.clip(own, 0, 1), atol=1e-5)
 
 
-def test_no_region_is_left_in_noise_that_the_rule_for_new_regions_would_take():
+def test_what_hdbscan_leaves_over_joins_where_it_is_closer_than_a_quarter_of_the_members():
     features, _ = blobs(noise=0.3)
     position = np.arange(400) % 4
     found = run(features, regions_of(100), SMALL)
-    left = found.label == NOISE
-    assert 20 < left.sum() < 200
-    assert np.all(assign(found, features[left], position[left]) == NOISE)
-    again = completed(found, features, position)
-    for name, column in columns(found).items():
-        np.testing.assert_array_equal(column, columns(again)[name], err_msg=name)
+    vectors = [oracles.reduced(found, f, p) for f, p in zip(features, position, strict=True)]
+    cosine = np.array([[oracles.cosine(v, medoid) for medoid in found.medoid_vector] for v in vectors])
+    core = module._fit_hdbscan(np.array(vectors, np.float32), 15, SMALL.min_samples)[0]
+    medoid_core = core[found.medoid]  # the algorithm's own names of the clusters
+    joined = 0
+    for i in np.flatnonzero(core == NOISE):
+        best = int(cosine[i].argmax())
+        members = cosine[core == medoid_core[best], best]
+        joins = cosine[i, best] >= np.percentile(members, 25) - 1e-6
+        assert found.label[i] == (best if joins else NOISE)
+        joined += joins
+    assert joined > 0
 
 
 @pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])

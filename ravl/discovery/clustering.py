@@ -26,6 +26,7 @@ from ravl.discovery.zero_shot import product, unit
 from ravl.tables import NOISE, Clustering, Regions
 
 MEMBER_PERCENTILE = 5
+JOINING_PERCENTILE = 25
 LEAST = 15
 """Regions of the smallest cluster of HDBSCAN in small image sets."""
 REFINEMENTS = 3
@@ -48,9 +49,10 @@ def cluster(
     Ids fall with size (equal sizes: the smallest member first). The medoid is the member with the largest mean cosine
     to all members. Strength is HDBSCAN's membership probability, or the cosine to the medoid.
 
-    Regions in noise join the cluster that the rule of `assign` gives them, if any (`completed`). Above `max_fit`
-    regions the algorithm sees a sample, spread evenly over the positions; the rest is assigned by the same rule, and
-    medoids and thresholds are those of the sample. A given smallest size shrinks with the sample.
+    Deviation: HDBSCAN leaves much of a group in noise, of a planted mark up to six in ten regions. Those that are
+    closer to the medoid than a quarter of the members join; with a looser rule, what surrounds a mark joined too. Above
+    `max_fit` regions the algorithm sees a sample, spread evenly over the positions; the rest is assigned by the rule of
+    `assign`, and medoids and thresholds are those of the sample. A given smallest size shrinks with the sample.
     Regions equal to the mean of their position have no direction and are noise.
 
     features: (R, M), may be a float16 memory map; never held in float32 as a whole beyond `max_fit` rows.
@@ -74,7 +76,8 @@ def cluster(
         found, firmness = kmedoids(vectors, n_classes, config, rng), None
     medoids = medoids_of(vectors.astype(np.float64), found)
     cosine = _own_cosine(vectors, medoids, found)
-    lowest = [np.percentile(cosine[found == c], MEMBER_PERCENTILE) - _ZERO for c in range(len(medoids))]
+    own = [cosine[found == c] for c in range(len(medoids))]
+    lowest, typical = ([np.percentile(c, q) - _ZERO for c in own] for q in (MEMBER_PERCENTILE, JOINING_PERCENTILE))
 
     label = np.full(len(features), NOISE, np.int32)
     strength = np.zeros(len(features), np.float32)
@@ -82,20 +85,11 @@ def cluster(
     rule = Clustering(
         label, strength, fit[medoids].astype(np.int32), means, center, axes, vectors[medoids], np.array(lowest)
     )
-    return completed(rule, features, regions.position)
-
-
-def completed(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> Clustering:
-    """The same clusters with the regions in noise that the rule of `assign` gives them; medoids and thresholds stay.
-
-    Deviation: HDBSCAN leaves much of a group in noise, of a planted mark up to six in ten regions. They are as close to
-    the medoid as its members, and among new regions they would belong to it; so they do here.
-    """
-    row = _position_row(position, len(clustering.position_mean))
-    label, strength = clustering.label.copy(), clustering.strength.copy()
-    rest = np.flatnonzero(label == NOISE)
-    label[rest], strength[rest] = _join(clustering, features, row, rest)
-    return _by_size(clustering, label, strength.clip(0, 1))
+    closer = replace(rule, min_similarity=np.array(typical))
+    label, strength = label.copy(), strength.copy()
+    for joining, rows in ((closer, fit[found == NOISE]), (rule, np.setdiff1d(np.arange(len(features)), fit))):
+        label[rows], strength[rows] = _join(joining, features, position, rows)
+    return _by_size(rule, label, strength.clip(0, 1))
 
 
 def reduce(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> Vectors:
