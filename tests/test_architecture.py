@@ -196,6 +196,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.carried", "dashboard.family"), PURE),
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
+    "dashboard.image_set": (*PURE, "ravl.data.duplicates"),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
     # 8  the screen: never models, never the science that needs them
     **dict.fromkeys(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import claims, markup, panels, readers, repair_panels, state, summaries, wording
+from dashboard.image_set import concerns
 from dashboard.opened import Audit
 from dashboard.summaries import Fact, Finding, Overview
 from ravl.store import AuditRun
@@ -85,14 +86,10 @@ def _facts(run: AuditRun, audit: Audit) -> None:
     if run.has("agreement") and (checked := wording.agreement(run.agreement())):
         rows += (Fact("Region encoder", checked),)
     st.html(markup.fact_table(rows, "What was audited"))
-    skipped = audit.images.skipped
-    if skipped:
-        with st.expander(f"{wording.count(len(skipped), 'file')} left out"):
-            st.dataframe(
-                {"File": [file for file, _ in skipped], "Reason": [reason for _, reason in skipped]},
-                hide_index=True,
-                alt="Files left out",
-            )
+    for number, concern in enumerate(concerns(audit.images)):
+        with st.expander(concern.title, icon=":material/warning:" if concern.serious else None, key=f"images-{number}"):
+            st.markdown(concern.meaning)
+            st.dataframe(concern.rows, hide_index=True, alt=concern.title)
 
 
 if __name__ == "__main__":

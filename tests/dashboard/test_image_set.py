@@ -1,0 +1,59 @@
+"""What the Overview says of the audited images: what is wrong with them, with counts, the serious first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dashboard.image_set import concerns
+from ravl.tables import ImageSet
+
+
+def images(**changed: Any) -> ImageSet:
+    one = ImageSet(
+        "/images", np.array(["a/1.png", "a/2.png", "b/3.png", "b/4.png"]), [0, 0, 1, 1], np.full((4, 2), 8), ("a", "b")
+    )
+    return replace(one, **changed)
+
+
+def test_nothing_is_said_where_nothing_is_wrong() -> None:
+    assert concerns(images()) == ()
+    assert concerns(images(digest=np.array(list("wxyz")))) == ()
+    assert concerns(images(headers={"burned_in": np.array(["NO", "", "NO", ""])})) == ()
+
+
+def test_one_picture_under_two_labels_comes_first() -> None:
+    found = concerns(images(digest=np.array(list("xyxz")), skipped=(("c.png", "is empty"),)))
+    assert [concern.title for concern in found] == ["1 image under two labels", "1 file left out"]
+    assert [concern.serious for concern in found] == [True, False]
+    assert found[0].rows == {
+        "File": ["a/1.png", "b/3.png"],
+        "Label": ["a", "b"],
+        "Same picture as": ["b/3.png", "a/1.png"],
+    }
+
+
+def test_copies_of_one_label_are_told_apart_from_clashes() -> None:
+    [copies] = concerns(images(digest=np.array(list("xxyy"))))
+    assert (copies.title, copies.serious) == ("2 images listed more than once", False)
+    assert copies.rows["File"] == ["a/1.png", "a/2.png", "b/3.png", "b/4.png"]
+
+
+@pytest.mark.parametrize(
+    ("field", "title"),
+    [("skipped", "2 files left out"), ("left_out", "2 images of no class"), ("skipped_boxes", "2 boxes left out")],
+)
+def test_what_is_left_out_is_listed_with_its_reason(field: str, title: str) -> None:
+    rows = (("c.png", "is empty"), ("<b>d</b>.png", "cannot be decoded"))
+    [concern] = concerns(images(**{field: rows}))
+    assert concern.title == title
+    assert concern.rows == {"File": ["c.png", "<b>d</b>.png"], "Reason": ["is empty", "cannot be decoded"]}
+
+
+def test_text_in_the_picture_is_a_warning() -> None:
+    [concern] = concerns(images(headers={"burned_in": np.array(["YES", "", "NO", "YES"])}))
+    assert (concern.title, concern.serious) == ("2 images with text burned in", True)
+    assert concern.rows["File"] == ["a/1.png", "b/4.png"]
