@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ravl.bench import __main__, steps
+from ravl.bench import __main__, audits, steps
 from ravl.errors import ConfigError
 
 
@@ -47,3 +47,17 @@ def test_an_unknown_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         __main__.main()
     assert end.value.code == 2
     assert "got 'huge'" in capsys.readouterr().err
+
+
+def test_a_table_of_audits_keeps_the_rows_of_other_commands(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    audits.add_options(parser)
+    out = tmp_path / "audits.json"
+    out.write_text(json.dumps([{"audit": "another", "seconds": 1.0}]))
+    small = ["--models", "vit12", "--images", "30", "--side", "48", "--regions", "grid:2", "--device", "cpu"]
+    rows = audits.run(parser.parse_args([*small, "--out", str(out)]))
+    assert json.loads(out.read_text()) == rows
+    assert [row["audit"] for row in rows] == ["another", "vit12, 30 images of 48 px, grid:2"]
+    assert (rows[1]["images"], rows[1]["regions"]) == (30, 120)
+    assert 0 < sum(rows[1]["seconds_by_stage"].values()) <= rows[1]["seconds"] + 0.5
+    assert rows[1]["gb"] > 0.1

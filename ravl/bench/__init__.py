@@ -2,4 +2,5 @@
 
 `stages`  embedding, clustering and a training step on the demo; the README quotes its table.
 `steps`   a training step of models as large as CLIP's, with and without the regions, on any device.
+`audits`  whole audits of such models, and of large image sets: seconds by stage, and memory.
 """
