@@ -191,8 +191,8 @@ def test_medoids_and_thresholds_equal_the_definition(config):
             np.testing.assert_allclose(found.strength[members], np.clip(own, 0, 1), atol=1e-5)
 
 
-def test_what_hdbscan_leaves_over_joins_where_it_is_closer_than_a_quarter_of_the_members():
-    features, _ = blobs(noise=0.3)
+def test_what_hdbscan_leaves_over_joins_where_it_is_closer_than_half_of_the_members():
+    features, _ = blobs(2, dim=8, noise=0.3)
     position = np.arange(400) % 4
     found = run(features, regions_of(100), SMALL)
     vectors = [oracles.reduced(found, f, p) for f, p in zip(features, position, strict=True)]
@@ -203,10 +203,10 @@ def test_what_hdbscan_leaves_over_joins_where_it_is_closer_than_a_quarter_of_the
     for i in np.flatnonzero(core == NOISE):
         best = int(cosine[i].argmax())
         members = cosine[core == medoid_core[best], best]
-        joins = cosine[i, best] >= np.percentile(members, 25) - 1e-6
+        joins = cosine[i, best] >= np.percentile(members, 50) - 1e-6
         assert found.label[i] == (best if joins else NOISE)
         joined += joins
-    assert joined > 0
+    assert joined > 10
 
 
 @pytest.mark.parametrize("config", [SMALL, KMEDOIDS], ids=["hdbscan", "kmedoids"])

@@ -26,7 +26,7 @@ from ravl.discovery.zero_shot import product, unit
 from ravl.tables import NOISE, Clustering, Regions
 
 MEMBER_PERCENTILE = 5
-JOINING_PERCENTILE = 25
+JOINING_PERCENTILE = 50
 LEAST = 15
 """Regions of the smallest cluster of HDBSCAN in small image sets."""
 REFINEMENTS = 3
@@ -50,7 +50,7 @@ def cluster(
     to all members. Strength is HDBSCAN's membership probability, or the cosine to the medoid.
 
     Deviation: HDBSCAN leaves much of a group in noise, of a planted mark up to six in ten regions. Those that are
-    closer to the medoid than a quarter of the members join; with a looser rule, what surrounds a mark joined too. Above
+    closer to the medoid than half of the members join; with a looser rule, what surrounds a mark joined too. Above
     `max_fit` regions the algorithm sees a sample, spread evenly over the positions; the rest is assigned by the rule of
     `assign`, and medoids and thresholds are those of the sample. A given smallest size shrinks with the sample.
     Regions equal to the mean of their position have no direction and are noise.
