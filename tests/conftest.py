@@ -1,4 +1,4 @@
-"""Plumbing of the tests: no network, few threads, no clock, and processes of their own that run as the tests do."""
+"""Plumbing of the tests: no network, few threads, no clock, slow files first, and processes of their own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ from hypothesis import settings
 
 # before any test module imports a library that reads these
 os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
+# two threads, and in all processes of pytest-xdist no more than there are cores: else they wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # a worker, which inherits what its parent has just set
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ["OMP_NUM_THREADS"] = str(max(1, min(2, threads)))
 
 settings.register_profile("ravl", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("ravl")
 
 ROOT = Path(__file__).parents[1]
 Process = Callable[..., "subprocess.Popen[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that hold a slow test come first, so that no worker begins one when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.discovery*": (
         *("ravl.discovery.*", *RECORDS, "ravl.data", "ravl.vlm.interface", "PIL", "hdbscan", "umap", "scipy.*"),
-        *("ravl.data.painting", "skimage.segmentation"),
+        *("ravl.data.painting", "skimage.segmentation", "numba", "numba.extending", "threadpoolctl"),
     ),
     # 3  the door to models
     "ravl.vlm.interface": ("numpy", "numpy.*", "PIL"),

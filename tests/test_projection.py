@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -119,3 +120,27 @@ def test_features_that_are_not_finite_are_refused():
     features[3, 1] = np.nan
     with pytest.raises(ValueError, match="features must be finite"):
         project(features, found, regions, CONFIG, 0)
+
+
+_DRAWN = """
+import json, os
+os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+import torch, umap
+from numba import get_num_threads
+from numba.extending import is_jitted
+from ravl.discovery.projection import project
+from tests.test_projection import CONFIG, world
+features, found, regions, _ = world()
+project(features, found, regions, CONFIG, 0)
+names = [(module, name) for module in (umap.umap_, umap.layouts) for name in vars(module)]
+compiled = [f for f in (getattr(*place) for place in names) if is_jitted(f) and f.signatures]
+print(json.dumps([torch.get_num_threads(), get_num_threads(), [f.stats.cache_path is not None for f in compiled]]))
+"""
+
+
+def test_a_map_changes_no_number_of_threads_and_its_code_is_compiled_once(python):
+    """In a process of its own: numba starts its threads once."""
+    threads, of_numba, kept = json.loads(python(_DRAWN))
+    assert (threads, of_numba) == (1, 2)
+    assert len(kept) >= 4
+    assert all(kept)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -52,11 +55,12 @@ def _umap(vectors: NDArray[np.float32], config: ProjectionConfig, seed: int) -> 
     with warnings.catch_warnings():
         # without TensorFlow, which only its parametric variant needs, umap warns on import
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
-        from umap import UMAP
+        from umap import UMAP, layouts, umap_
 
+    _keep_compiled(layouts, umap_)
     # exact neighbours by matrix products: umap's own search takes 15 s for 4000 regions (a Python call per pair)
     index, distance = neighbours(vectors, config.n_neighbors)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _one_thread():
         # nothing is transformed later, so no search index is needed
         warnings.filterwarnings("ignore", r"precomputed_knn\[2\]", UserWarning)
         model = UMAP(
@@ -68,6 +72,38 @@ def _umap(vectors: NDArray[np.float32], config: ProjectionConfig, seed: int) -> 
             n_jobs=1,
         )
         return np.asarray(model.fit_transform(vectors), np.float32)
+
+
+def _keep_compiled(*modules: ModuleType) -> None:
+    """Keep what numba compiles of these modules on disk, beside what umap keeps there itself.
+
+    Compiling takes five seconds of every process that draws a map, more than all other stages of a small audit.
+    """
+    from numba.extending import is_jitted
+
+    for module in modules:
+        for function in vars(module).values():
+            if is_jitted(function):
+                function.enable_caching()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run numba's parallel loops on one thread, and leave OpenMP as it was.
+
+    Numba starts a thread per core when the first such loop runs, and by that tells OpenMP, which torch shares, to use
+    every core from then on: also where OMP_NUM_THREADS said less because several processes run side by side.
+    """
+    import numba
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="openmp"):
+        before = numba.get_num_threads()
+        numba.set_num_threads(1)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
 
 
 def neighbours(vectors: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
