@@ -23,12 +23,21 @@ def named(app: AppTest, name: str = "Dr. Ada") -> AppTest:
 
 def test_nobody_decides_without_a_name(run: AuditRun, book: Ledger) -> None:
     app = open_app("review")
-    assert all(button(app, f"decide-{decision}").disabled for decision in ("spurious", "core", "mixed", "unsure"))
-    assert "Give your name first" in said(app)
+    for decision in ("spurious", "core", "mixed", "unsure"):
+        button(app, f"decide-{decision}").click().run()
+        assert "Give your name first" in "\n".join(piece.value for piece in checked(app).warning)
     named(app)
     assert "Deciding as **Dr. Ada**" in said(app)
-    assert not button(app, "decide-core").disabled
     assert book.history(run.id) == []
+
+
+def test_a_name_counts_that_was_just_typed(run: AuditRun, book: Ledger) -> None:
+    """Whoever types a name and clicks at once does not click in vain."""
+    app = open_app("review")
+    app.text_input(key="reviewer-name").input("Dr. Ada")
+    button(app, "decide-core").click().run()
+    assert [(v.reviewer, v.decision) for v in book.history(run.id)] == [("Dr. Ada", "core")]
+    assert "Deciding as **Dr. Ada**" in said(checked(app))
 
 
 @pytest.mark.parametrize("decision", ["spurious", "core", "mixed", "unsure"])
@@ -113,7 +122,8 @@ def test_next_and_previous(run: AuditRun) -> None:
 def test_the_last_reviewer_is_offered_not_assumed(run: AuditRun, confirm: Callable[[], None]) -> None:
     confirm()
     app = open_app("review")
-    assert button(app, "decide-core").disabled
+    button(app, "decide-core").click().run()
+    assert "Give your name first" in said(app)
     assert button(app, "continue-as-0").label == "Continue as Ada"
     button(app, "continue-as-0").click().run()
     assert "Deciding as **Ada** (self-declared)" in said(app)
