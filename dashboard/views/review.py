@@ -160,7 +160,7 @@ def _prepare(audit: Audit, view: Review) -> None:
 
 
 def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Person, last: int) -> None:
-    recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
+    recorded = _recorded(row)
     # a blind reader must neither see nor be stopped by what others decided in the meantime
     after = None if state.blind_reader() else last
     seen, onward = audit.seen(row.feature), reviewing.following(view, row.feature)
@@ -182,6 +182,11 @@ def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Per
     _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
     _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
     _unsaved(run.id, row, seen, after, recorded)
+
+
+def _recorded(row: Finding) -> tuple[str, str]:
+    """Name and note as they were written last; a feature that a person made has a name before any decision."""
+    return (row.verdict.name, row.verdict.note) if row.verdict else (row.name, "")
 
 
 def _text(field: str, label: str, run: str, feature: int, recorded: str, placeholder: str) -> None:
@@ -225,7 +230,7 @@ def _record(run: str, row: Finding, seen: str, decision: str, after: int | None,
 
 def _written(run: str, row: Finding) -> tuple[str, str]:
     """Name and note as they stand in the inputs; where these are not drawn, as they were left."""
-    recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
+    recorded = _recorded(row)
     shown = [state.widget(_key(field, run, row.feature)) for field in ("name", "note")]
     left = [state.draft(run, row.feature, field, old) for field, old in zip(("name", "note"), recorded, strict=True)]
     name, note = (old if new is None else str(new) for new, old in zip(shown, left, strict=True))

@@ -104,6 +104,17 @@ def test_unsaved_text_is_kept_when_the_page_is_left(run: AuditRun, book: Ledger)
     assert book.verdicts(run.id)[1].note == "half a thought"
 
 
+def test_a_made_feature_brings_its_name(run: AuditRun, book: Ledger) -> None:
+    book.add_grouping(run.id, "select", [0], [1], "Bo", "a red square")
+    app = named(open_app("review"))
+    assert app.text_input(key=f"name-{run.id}-1").value == "a red square"
+    button(app, "decide-spurious").click().run()
+    assert book.verdicts(run.id)[1].name == "a red square"
+    app.text_input(key=f"name-{run.id}-1").input("").run()
+    button(checked(app), "record-text").click().run()
+    assert book.verdicts(run.id)[1].name == ""
+
+
 def test_next_and_previous(run: AuditRun) -> None:
     app = open_app("review")
     assert button(app, "go-left").disabled
