@@ -38,6 +38,8 @@ _PAGE = """
 .stMainBlockContainer h3 { font-size: 1.3rem; padding-top: .6rem; }
 .stMainBlockContainer { max-width: 1240px; padding: 3.1rem 2.5rem 3rem; }
 .stApp [data-testid="stHeader"] { height: 2.75rem; min-height: 2.75rem; }
+/* a name or a note without a space must not widen its column */
+.stMain [data-testid="stMarkdownContainer"], .stMain h3 { overflow-wrap: anywhere; min-width: 0; }
 .stMainBlockContainer [data-testid="stHorizontalBlock"] h3 { padding: .25rem 0; }
 .stMain [data-testid="stPageLink-NavLink"] { padding: .3rem .75rem; border-radius: 6px; border: 1px solid;
   border-color: color-mix(in srgb, var(--ravl-text) 22%, transparent); }
