@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check format bench benchmark venv demo-model clean
+.PHONY: demo test check format pictures bench benchmark venv demo-model clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ravl demo $(ARGS)
@@ -27,6 +27,10 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The pictures of the README, taken by a browser from the real demo, light and dark.
+pictures: $(VENV)/.dev
+	$(BIN)/python -m tests.browser.pictures assets/pictures
 
 benchmark: $(VENV)/.runtime
 	$(BIN)/ravl benchmark demo $(ARGS)

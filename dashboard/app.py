@@ -7,10 +7,13 @@ import streamlit as st
 from dashboard import brand, entrance, panels, phrases, readers, state, wording
 from ravl.store import AuditRun
 
+SIDEBAR = 256
+"""Width in pixels: what the audit picker needs, and no more, since a tablet has little to spare."""
+
 
 def main() -> None:
     """Draw the frame (menu, audit picker, messages), then the chosen page; a RavlError is shown as its sentence."""
-    st.set_page_config(page_title="RAVL", page_icon=brand.icon(), layout="wide")
+    st.set_page_config(page_title="RAVL", page_icon=brand.icon(), layout="wide", initial_sidebar_state=SIDEBAR)
     st.logo(brand.LOGO, size="large")
     panels.style()
     if not entrance.open_for(state.person()):

@@ -154,11 +154,23 @@ def _s(n: int) -> str:
 
 def meaning(row: Finding) -> str:
     """What follows from it, in one or two sentences."""
-    said = MEANS[row.reason]
     if row.reason == "causal" and row.explained is not None:
         errors = f"{_about(row)}{row.explained.right:,} of all {count(row.explained.n, 'error')}"
-        return f"{said} It explains **{errors} ({percent(row.explained.share)})**."
-    return said
+        share = f"It explains **{errors} ({percent(row.explained.share)})**."
+        return share if lead(row) else f"{MEANS[row.reason]} {share}"
+    return MEANS[row.reason]
+
+
+def lead(row: Finding) -> str:
+    """What a feature does, without a number, where that is known; else empty."""
+    if row.reason != "causal" or not row.pull:
+        return ""
+    return f"**What these regions show makes the model wrongly answer *{plain(row.pull)}*.**"
+
+
+def told(row: Finding) -> str:
+    """All that is known of a feature in one paragraph: what it does, what removing it shows, what follows."""
+    return " ".join(filter(None, (lead(row), claim(row), meaning(row))))
 
 
 def effect(rows: tuple[ClassRow, ...]) -> str:

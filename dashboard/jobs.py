@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from dashboard.identity import Person
 from dashboard.server import environment
 from ravl.errors import RunError
 from ravl.ledger import Job, Ledger
@@ -262,10 +263,15 @@ def again_arguments(name: str, about: Mapping[str, Any]) -> list[str]:
     return mitigate_arguments(about["run"], name, about["train"], test=about["test"], features=features, **settings)
 
 
-def regroup_arguments(run: str, kind: str, features: tuple[int, ...], reviewer: str, note: str = "") -> list[str]:
+def regroup_arguments(run: str, kind: str, features: tuple[int, ...], who: Person, note: str = "") -> list[str]:
     """Arguments of `ravl regroup`. kind: merge or split."""
-    arguments = ["regroup", f"--run={run}", f"--{kind}={','.join(map(str, features))}", f"--reviewer={reviewer}"]
+    arguments = ["regroup", f"--run={run}", f"--{kind}={','.join(map(str, features))}", *by(who)]
     return [*arguments, f"--note={note}"] if note else arguments
+
+
+def by(who: Person) -> list[str]:
+    """The arguments that say who it is, and how that is known."""
+    return [f"--reviewer={who.name}", *([] if who.declared else [f"--identity={who.identity}"])]
 
 
 def argument(job: Job, flag: str) -> str:

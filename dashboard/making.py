@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dashboard import jobs, map_words
 from dashboard.filters import Facet, Filters
+from dashboard.identity import Person
 from dashboard.opened import Audit
 from dashboard.wording import message
 from ravl.discovery.making import check
@@ -35,7 +36,9 @@ def problem(audit: Audit, regions: NDArray[np.int64], found: Mapping[str, Facet]
     return ""
 
 
-def start(book: Ledger, workspace: Path, run: AuditRun, regions: NDArray[np.integer[Any]], name: str, who: str) -> Job:
+def start(
+    book: Ledger, workspace: Path, run: AuditRun, regions: NDArray[np.integer[Any]], name: str, who: Person
+) -> Job:
     """Write the region ids to a file of their own and start the job. Raises what `jobs.start` does."""
     ids = sorted(int(region) for region in regions)
     digest = hashlib.blake2b(f"{run.id} {ids}".encode(), digest_size=8).hexdigest()
@@ -47,6 +50,6 @@ def start(book: Ledger, workspace: Path, run: AuditRun, regions: NDArray[np.inte
     )
 
 
-def arguments(run: str, file: Path, name: str, who: str) -> list[str]:
+def arguments(run: str, file: Path, name: str, who: Person) -> list[str]:
     """Arguments of `ravl feature`."""
-    return ["feature", f"--run={run}", f"--regions={file}", f"--name={name}", f"--reviewer={who}"]
+    return ["feature", f"--run={run}", f"--regions={file}", f"--name={name}", *jobs.by(who)]

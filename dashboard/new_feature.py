@@ -49,7 +49,7 @@ def offer(
             return
     if pressed:
         state.name_reviewer(who)
-        state.action(making.start)(book, state.workspace(), run, regions, name.strip(), who.strip())
+        state.action(making.start)(book, state.workspace(), run, regions, name.strip(), state.person())
         st.rerun()
 
 

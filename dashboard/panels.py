@@ -36,10 +36,30 @@ SILENT_SECONDS = 60
 _PAGE = """
 .stMainBlockContainer h1 { font-size: 1.9rem; padding: 0; line-height: 1.2; }
 .stMainBlockContainer h3 { font-size: 1.3rem; padding-top: .6rem; }
-.stMainBlockContainer { max-width: 1240px; padding-left: 2.5rem; padding-right: 2.5rem; }
+.stMainBlockContainer { max-width: 1240px; padding: 3.1rem 2.5rem 3rem; }
+.stApp [data-testid="stHeader"] { height: 2.75rem; min-height: 2.75rem; }
+/* a name or a note without a space must not widen its column */
+.stMain [data-testid="stMarkdownContainer"], .stMain h3 { overflow-wrap: anywhere; min-width: 0; }
+.stMainBlockContainer [data-testid="stHorizontalBlock"] h3 { padding: .25rem 0; }
+.stMain [data-testid="stPageLink-NavLink"] { padding: .3rem .75rem; border-radius: 6px; border: 1px solid;
+  border-color: color-mix(in srgb, var(--ravl-text) 22%, transparent); }
+.stMain [data-testid="stPageLink-NavLink"]:hover {
+  border-color: color-mix(in srgb, var(--ravl-text) 55%, transparent); }
+@media (min-width: 641px) {
+  [class*="st-key-row-"] [data-testid="stColumn"]:first-child { flex: 1 1 0; min-width: 0; }
+  [class*="st-key-row-"] [data-testid="stColumn"]:last-child { flex: none; width: 13rem; }
+}
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] * { color: var(--ravl-quiet); opacity: 1; }
 .stApp button[data-selected="true"] p { color: var(--ravl-text); }
-@media (max-width: 1050px) {
+/* as high as the field that it replaces: what is below must not move under a pressed mouse */
+.st-key-reviewer { min-height: 68px; }
+@media (min-width: 851px) and (max-width: 1050px) {
+  .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
+    > [data-testid="stColumn"]:first-child { flex: 1 1 0; min-width: 0; }
+  .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
+    > [data-testid="stColumn"]:last-child { flex: none; width: 250px; }
+}
+@media (max-width: 850px) {
   .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
   .st-key-review-body > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
     > [data-testid="stColumn"] { min-width: 100%; }

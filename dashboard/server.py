@@ -28,7 +28,7 @@ OPTIONS: tuple[tuple[str, str], ...] = (
     ("server.enableXsrfProtection", "true"),
     ("server.fileWatcherType", "none"),
     ("server.headless", "true"),
-    ("server.maxUploadSize", "1"),  # MB; nothing is ever uploaded
+    ("server.maxUploadSize", "1"),  # MB; the one uploader there is has a limit of its own
     ("server.showEmailPrompt", "false"),
     ("theme.baseRadius", "small"),
     ("theme.paddingTop", "1rem"),
@@ -73,7 +73,7 @@ def streamlit_command(workspace: Path | str, port: int, host: str = "127.0.0.1",
     everywhere accepts every name. headless: whether no browser window is opened.
     """
     hosts = ("*",) if host in _EVERYWHERE else tuple(dict.fromkeys((*LOOPBACK, host)))
-    command = [sys.executable, "-m", "streamlit", "run", str(application())]
+    command = [sys.executable, "-m", "dashboard", "run", str(application())]
     command += [f"--server.address={host}", f"--server.port={port}"]
     command += [f"--server.allowedHosts={name}" for name in hosts]
     command += [f"--{name}={value}" for name, value in OPTIONS if headless or name != "server.headless"]

@@ -337,11 +337,11 @@ def facts(run: AuditRun, audit: Audit) -> tuple[Fact, ...]:
     seconds = sum(stage["seconds"] for stage in about["stages"].values())
     n = about.get("n_divided", 0)
     rows = [
-        ("Images", f"{len(audit.images)} from {config.images}"),
+        ("Images", f"{len(audit.images):,} from {config.images}"),
         ("Classes", f"{len(audit.class_names)}: {_first(audit.class_names)}"),
         ("Model", config.model),
         ("Prompts", ", ".join(config.prompts.templates)),
-        ("Regions", f"{len(audit.regions)} ({config.regions}), encoder {config.embedding.encoder}"),
+        ("Regions", f"{len(audit.regions):,} ({config.regions}), encoder {config.embedding.encoder}"),
         ("Clustering", f"{config.clustering.method} on {config.clustering.cluster_on} features, seed {config.seed}"),
         *([("Second look", f"{n} mixed {'feature' if n == 1 else 'features'} divided")] if n else []),
         ("Removed by", ", ".join(audit.counterfactuals.operators)),

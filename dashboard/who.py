@@ -21,6 +21,13 @@ def ask(book: Ledger) -> Person:
     return who
 
 
+def now() -> Person:
+    """Who decides at this moment, in a callback: a name that stands in the field counts, whether or not it was left."""
+    if state.person().declared:
+        _keep(str(state.widget("reviewer-name") or ""))
+    return state.person()
+
+
 def _declared(book: Ledger, who: Person) -> None:
     if who.name and not state.remembered("renaming", False):
         with st.container(horizontal=True, vertical_alignment="center", key="reviewer"):

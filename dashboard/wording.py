@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 
 from dashboard.audits import AuditRow
 from dashboard.opened import Rate
@@ -241,7 +242,14 @@ def audit_line(row: AuditRow) -> str:
     """One line about an audit. Plain text."""
     stages = "" if row.status == "finished" else f"{row.stages_done} of {len(STAGES)} stages · "
     decided = f" · {count(row.decided, 'decision')}" if row.decided else ""
-    return f"{stages}{row.images} · model {row.model} · {moment(row.created)}{decided}"
+    images, model = short_path(row.images), short_path(row.model)
+    return f"{stages}images {images} · model {model} · {moment(row.created)}{decided}"
+
+
+def short_path(reference: str, parts: int = 2) -> str:
+    """The end of an absolute path, which tells it from others; any other reference as it is. Plain text."""
+    path = PurePath(reference)
+    return f"…/{'/'.join(path.parts[-parts:])}" if path.is_absolute() and len(path.parts) > parts + 1 else reference
 
 
 def selection(chosen: Chosen) -> str:

@@ -255,13 +255,15 @@ def regroup(
     reviewer: str,
     *,
     note: str = "",
+    identity: str = "self-declared",
     device: str = "auto",
     report: Report = quiet,
 ) -> AuditRun:
     """Merge features that show the same thing, or split one into its clusters; the run is scored again.
 
-    kind: `merge` (two or more features) or `split` (one). The change is recorded with the reviewer's name; features
-    that it does not touch keep their ids and verdicts, new ones get new ids. Raises RavlError as `discover` does.
+    kind: `merge` (two or more features) or `split` (one). The change is recorded with the reviewer's name and how it
+    is known (`identity`, one of `ravl.tables.IDENTITIES`); features that it does not touch keep their ids and verdicts,
+    new ones get new ids. Raises RavlError as `discover` does.
     """
     from ravl import audit, given
     from ravl.discovery import families as joining
@@ -289,7 +291,7 @@ def regroup(
         changed = audit.regroup(run, loaded, change, report)
     made = sorted(set(changed.families().family.tolist()) - set(before.family.tolist()))
     ledger = Ledger(run.path.parents[1])
-    ledger.add_grouping(run.id, kind, ids, made, reviewer, note)
+    ledger.add_grouping(run.id, kind, ids, made, reviewer, note, identity)
     ledger.close()
     return changed
 
@@ -300,13 +302,15 @@ def add_feature(
     name: str,
     reviewer: str,
     *,
+    identity: str = "self-declared",
     device: str = "auto",
     report: Report = quiet,
 ) -> tuple[AuditRun, int]:
     """Make a feature of regions that a person chose; the run is scored again. Returns the run and the feature's id.
 
     regions: region ids, noise or of any features: these lose them, and keep their ids and verdicts. name: what the new
-    feature shows. The change is recorded with the reviewer's name. Raises RavlError as `discover` does.
+    feature shows. The change is recorded with the reviewer's name and how it is known, as `regroup` does. Raises
+    RavlError as `discover` does.
     """
     import numpy as np
 
@@ -325,7 +329,7 @@ def add_feature(
     [feature] = np.unique(changed.feature_label()[chosen]).tolist()
     losing = [int(f) for f in np.unique(before[chosen]) if f >= 0]
     ledger = Ledger(run.path.parents[1])
-    ledger.add_grouping(run.id, "select", losing, [feature], reviewer, name)
+    ledger.add_grouping(run.id, "select", losing, [feature], reviewer, name, identity)
     ledger.close()
     return changed, feature
 

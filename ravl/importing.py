@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
-from ravl.tables import ImageSet
+from ravl.tables import IDENTITIES, ImageSet
 
 SAME = 0.5
 """Intersection over union from which on two boxes are one region."""
@@ -70,36 +70,53 @@ class Imported:
     found: tuple[Found, ...]
 
 
+def compare(document: dict[str, Any], run: AuditRun, ledger: Ledger, least: float = OVERLAP) -> Imported:
+    """Match a checked list with the features of a run; nothing is recorded. least: see `take_over`.
+
+    Raises ConfigError for a share outside (0, 1], or for a list of this very run.
+    """
+    if not 0 < least <= 1:
+        raise ConfigError(f"--overlap must be above 0 and at most 1, got {least}.")
+    source = document["run"]["id"]
+    if source == run.id:
+        raise ConfigError(f"the file must be the list of another run, but it is that of {run.id} itself.")
+    rows = _same_images(document["images"], run.images())
+    found = _matched(document, run, rows, ledger, least)
+    return Imported(source, int((rows >= 0).sum()), len(rows), found)
+
+
 def take_over(
-    document: dict[str, Any], run: AuditRun, ledger: Ledger, reviewer: str, least: float = OVERLAP
+    document: dict[str, Any],
+    run: AuditRun,
+    ledger: Ledger,
+    reviewer: str,
+    least: float = OVERLAP,
+    identity: str = IDENTITIES[0],
 ) -> Imported:
     """Match a checked list with the features of a run, and record what fits as decisions to be reviewed again.
 
     Each is kept with the digest of the regions that were seen in the *other* audit, marked as such, so that wherever
     decisions are shown it is plain that nobody saw these regions with these numbers. least: Jaccard index from which on
-    two features are one.
+    two features are one. identity: how it is known who takes them over, one of IDENTITIES.
     Raises ConfigError without a reviewer, for a share outside (0, 1], or for a list of this very run.
     """
     if not reviewer.strip():
         raise ConfigError("--reviewer must be a name, got none. A decision is kept together with who takes it over.")
-    if not 0 < least <= 1:
-        raise ConfigError(f"--overlap must be above 0 and at most 1, got {least}.")
-    source = document["run"]["id"]
-    if source == run.id:
-        raise ConfigError(f"FILE must be the list of another run, but it is that of {run.id} itself.")
-    images, rows = run.images(), _same_images(document["images"], run.images())
-    found = _matched(document, run, rows, ledger, least)
+    imported = compare(document, run, ledger, least)
+    source, images = imported.source, run.images()
     stored = []
-    for entry, feature in zip(found, document["features"], strict=True):
+    for entry, feature in zip(imported.found, document["features"], strict=True):
         if entry.outcome == "taken over" and entry.match is not None:
             pull = _pull(run, entry.match, images)
             note = _note(source, entry, feature)
             seen = f"{ELSEWHERE}{feature['seen']}"
-            taken = ledger.add_verdict(run.id, entry.match, pull, "spurious", reviewer, seen, feature["name"], note)
+            taken = ledger.add_verdict(
+                run.id, entry.match, pull, "spurious", reviewer, seen, feature["name"], note, identity
+            )
             stored.append(taken.id)
     if stored:
-        ledger.add_import(run.id, source, document["sha256"], reviewer, stored)
-    return Imported(source, int((rows >= 0).sum()), len(rows), found)
+        ledger.add_import(run.id, source, document["sha256"], reviewer, stored, identity)
+    return imported
 
 
 def _note(source: str, entry: Found, feature: dict[str, Any]) -> str:

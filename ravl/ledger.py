@@ -27,8 +27,8 @@ from ravl.errors import ConfigError, RunError
 from ravl.sealing import Sealing
 from ravl.tables import IDENTITIES, Verdict, columns
 
-SCHEMA_VERSION = 5
-"""Kept in the database as `user_version`. 2: groupings. 4: the chain. 5: how a reviewer is known."""
+SCHEMA_VERSION = 6
+"""Kept in the database as `user_version`. 2: groupings. 4: the chain. 5: how a reviewer is known, 6: of groupings."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""
@@ -67,6 +67,7 @@ _groupings = sa.Table(
     sa.Column("note", sa.String, nullable=False),
     sa.Column("reviewer", sa.String, nullable=False),
     sa.Column("at", sa.String, nullable=False),
+    sa.Column("identity", sa.String, nullable=False, server_default=IDENTITIES[0]),  # since version 6
 )
 _CHAIN = Sealing(_meta, {"verdict": _verdicts, "grouping": _groupings})
 _jobs = sa.Table(
@@ -113,7 +114,7 @@ class Grouping:
     """A person's change to the features of a run. kind: one of GROUPINGS. features: ids that went, made: ids that came.
 
     select: a feature was made of regions drawn around; features: those that lost regions, note: what the new one shows.
-    at: UTC, ISO 8601. No line of this kind is ever changed.
+    at: UTC, ISO 8601. identity: how it is known who did it, one of IDENTITIES. No line of this kind is ever changed.
     """
 
     run: str
@@ -123,6 +124,7 @@ class Grouping:
     note: str
     reviewer: str
     at: str
+    identity: str = IDENTITIES[0]
     id: int = 0
 
 
@@ -207,12 +209,13 @@ class Ledger:
             return
         with self._writing() as connection:
             _meta.create_all(connection)
-            if "identity" not in {column["name"] for column in sa.inspect(connection).get_columns("verdicts")}:
-                connection.exec_driver_sql(
-                    f"ALTER TABLE verdicts ADD COLUMN identity VARCHAR NOT NULL DEFAULT '{IDENTITIES[0]}'"
-                )
-            for table in (_verdicts, _groupings, _CHAIN.table):
-                for trigger in _append_only(table.name):
+            for table in (_verdicts.name, _groupings.name):
+                if "identity" not in {column["name"] for column in sa.inspect(connection).get_columns(table)}:
+                    connection.exec_driver_sql(
+                        f"ALTER TABLE {table} ADD COLUMN identity VARCHAR NOT NULL DEFAULT '{IDENTITIES[0]}'"
+                    )
+            for table in (_verdicts.name, _groupings.name, _CHAIN.table.name):
+                for trigger in _append_only(table):
                     connection.exec_driver_sql(trigger)
             _CHAIN.adopt(connection, found, now())
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -263,8 +266,7 @@ class Ledger:
             raise ConfigError(f"decision must be one of {', '.join(DECISIONS)}, got {decision!r}.")
         if not reviewer.strip():
             raise ConfigError("reviewer must be a name, got none. A decision is kept together with who made it.")
-        if identity not in IDENTITIES:
-            raise ConfigError(f"identity must be one of {', '.join(IDENTITIES)}, got {identity!r}.")
+        _known(identity)
         verdict = Verdict(
             run=run,
             feature=int(feature),
@@ -302,15 +304,26 @@ class Ledger:
         return {verdict.feature: verdict for verdict in standing.values() if verdict.decision != WITHDRAWN}
 
     def add_grouping(
-        self, run: str, kind: str, features: Sequence[int], made: Sequence[int], reviewer: str, note: str = ""
+        self,
+        run: str,
+        kind: str,
+        features: Sequence[int],
+        made: Sequence[int],
+        reviewer: str,
+        note: str = "",
+        identity: str = IDENTITIES[0],
     ) -> Grouping:
-        """Append that a person merged, split or made features. Raises ConfigError without reviewer or known kind."""
+        """Append that a person merged, split or made features. Raises ConfigError without reviewer or known kind.
+
+        identity: how it is known who did it, one of IDENTITIES.
+        """
         if kind not in GROUPINGS:
             raise ConfigError(f"kind must be one of {', '.join(GROUPINGS)}, got {kind!r}.")
         if not reviewer.strip():
             raise ConfigError("reviewer must be a name, got none. A change is kept together with who made it.")
+        _known(identity)
         ids, new = tuple(int(f) for f in features), tuple(int(f) for f in made)
-        grouping = Grouping(run, kind, ids, new, note.strip(), reviewer.strip(), now())
+        grouping = Grouping(run, kind, ids, new, note.strip(), reviewer.strip(), now(), identity)
         row = {**columns(grouping), "features": json.dumps(ids), "made": json.dumps(new)}
         row.pop("id")
         with self._writing() as connection:
@@ -340,12 +353,22 @@ class Ledger:
 
     # --- the chain ----------------------------------------------------------------------------------------------
 
-    def add_import(self, run: str, source: str, sha256: str, reviewer: str, verdicts: Sequence[int]) -> None:
+    def add_import(
+        self,
+        run: str,
+        source: str,
+        sha256: str,
+        reviewer: str,
+        verdicts: Sequence[int],
+        identity: str = IDENTITIES[0],
+    ) -> None:
         """Append that decisions of another run were taken over. source: its id. sha256: of the file they came from.
 
-        verdicts: ids of the decisions that it led to.
+        verdicts: ids of the decisions that it led to. identity: how it is known who did it, one of IDENTITIES.
         """
+        _known(identity)
         event = {"run": run, "from": source, "sha256": sha256, "reviewer": reviewer.strip(), "at": now()}
+        event |= {} if identity == IDENTITIES[0] else {"identity": identity}  # as where a table has the event
         with self._writing() as connection:
             _CHAIN.seal(connection, "import", {**event, "verdicts": [int(number) for number in verdicts]})
 
@@ -428,6 +451,11 @@ def _job(row: sa.RowMapping) -> Job:
     values["arguments"] = tuple(json.loads(values["arguments"]))
     values["facts"] = json.loads(values["facts"])
     return Job(**values)
+
+
+def _known(identity: str) -> None:
+    if identity not in IDENTITIES:
+        raise ConfigError(f"identity must be one of {', '.join(IDENTITIES)}, got {identity!r}.")
 
 
 def _unchanged(connection: sa.Connection, run: str, feature: int, after: int) -> None:

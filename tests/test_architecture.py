@@ -179,8 +179,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.serve": ("ravl.errors", "dashboard.server"),
     # 7  what the screen shows: no streamlit
     "dashboard": (),
+    "dashboard.__main__": ("streamlit.web",),
     "dashboard.server": ("ravl.config",),
-    "dashboard.jobs": ("dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
+    "dashboard.jobs": ("dashboard.identity", "dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
     "dashboard.charts": (*PURE, "plotly.*"),
     "dashboard.readiness": (
         *(*PURE, "psutil", "ravl.discovery.regions", "ravl.vlm.geometry"),
@@ -198,6 +199,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
     **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
     "dashboard.image_set": (*PURE, "ravl.data.duplicates"),
+    "dashboard.import_words": (*PURE, "ravl.importing"),
     "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
     # 8  the screen: never models, never the science that needs them
     **dict.fromkeys(
@@ -208,6 +210,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
     **dict.fromkeys(("dashboard.second_reading", "dashboard.who"), SCREEN),
     "dashboard.entrance": SCREEN,
+    "dashboard.taking_over": (*SCREEN, "ravl.export.check", "ravl.importing"),
     **dict.fromkeys(("dashboard.regrouping", "dashboard.second_reading", "dashboard.who"), SCREEN),
 }
 

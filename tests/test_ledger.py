@@ -141,9 +141,13 @@ def test_a_ledger_without_identities_is_completed(tmp_path: Path) -> None:
     columns = "id INTEGER PRIMARY KEY, run, feature, pull_class, decision, name, note, reviewer, at, seen"
     old.execute(f"CREATE TABLE verdicts ({columns})")
     old.execute("INSERT INTO verdicts VALUES (1, 'run', 4, 'eel', 'mixed', '', '', 'Ada', '2026-01-01', 'd')")
+    groupings = "id INTEGER PRIMARY KEY, run, kind, features, made, note, reviewer, at"
+    old.execute(f"CREATE TABLE groupings ({groupings})")
+    old.execute("INSERT INTO groupings VALUES (1, 'run', 'merge', '[1, 2]', '[4]', '', 'Ada', '2026-01-01')")
     old.execute("PRAGMA user_version = 2")
     old.close()
     book = Ledger(tmp_path)
+    assert [(g.made, g.identity) for g in book.groupings("run")] == [((4,), "self-declared")]
     assert [(v.feature, v.identity) for v in book.history("run")] == [(4, "self-declared")]
     assert decide(book, identity="proxy").identity == book.history("run")[-1].identity == "proxy"
     book.close()

@@ -129,14 +129,18 @@ def test_unfinished_stages_are_not_adopted(run):
 def test_the_ledger_keeps_who_changed_what(tmp_path):
     book = Ledger(tmp_path)
     book.add_grouping("r", "merge", [1, 4], [7], " Ada ", "the same square")
-    book.add_grouping("r", "split", [7], [8, 9], "Bo")
+    book.add_grouping("r", "split", [7], [8, 9], "Bo", identity="oidc")
     book.add_grouping("other", "split", [1], [2, 3], "Bo")
     first, second = book.groupings("r")
     assert (first.kind, first.features, first.made, first.reviewer) == ("merge", (1, 4), (7,), "Ada")
     assert (second.features, second.made, second.note) == ((7,), (8, 9), "")
+    assert (first.identity, second.identity) == ("self-declared", "oidc")
+    assert [(entry.event or {}).get("identity") for entry in book.entries()] == [None, "oidc", None]
+    assert book.fault() == ""
     for bad in (
         lambda: book.add_grouping("r", "join", [1], [2], "Ada"),
         lambda: book.add_grouping("r", "split", [1], [2], " "),
+        lambda: book.add_grouping("r", "split", [1], [2], "Ada", identity="a friend"),
     ):
         with pytest.raises(ConfigError):
             bad()

@@ -47,7 +47,7 @@ def section(audit: Audit, rows: tuple[Finding, ...], ledger: Ledger) -> Section 
 def _part(audit: Audit, row: Finding, history: list[Verdict]) -> Section:
     view, classes = evidence.removal(audit, row.feature), summaries.class_rows(audit, row.feature)
     pieces: list[Piece] = [
-        Prose(f"{claims.claim(row)} {claims.meaning(row)}"),
+        Prose(claims.told(row)),
         Prose(wording.finding(row)),
         *_decision(audit, row),
         *_exemplars(audit, row),

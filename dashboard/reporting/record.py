@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dashboard import wording
+from dashboard.identity import HOW
 from ravl.chain import Entry
 from ravl.ledger import Ledger
 from ravl.report import Cell, Piece, Prose, Section, Table
@@ -15,7 +16,7 @@ MAX_ROWS = 500
 PROVES = (
     "Each entry's digest is made of the entry before and of its own content, so no entry can be changed or left out "
     "without breaking those after it. Whoever can write the database could write the whole chain anew; it would then "
-    "end in another digest than the one noted here. The names are self-declared."
+    "end in another digest than the one noted here. Names are self-declared where an entry does not say otherwise."
 )
 """What the chain is good for. Markdown."""
 
@@ -56,10 +57,15 @@ def _row(entry: Entry) -> tuple[Cell, ...]:
         Cell(str(entry.position)),
         Cell(when),
         Cell(what(entry.kind, event)),
-        Cell(str(event.get("reviewer", ""))),
+        Cell(_by(event)),
         Cell(written),
         Cell(entry.sha256[:12]),
     )
+
+
+def _by(event: dict[str, Any]) -> str:
+    how = HOW.get(event.get("identity", ""), "")
+    return f"{event.get('reviewer', '')}{f' ({how})' if how else ''}"
 
 
 def what(kind: str, event: dict[str, Any]) -> str:

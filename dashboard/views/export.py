@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dashboard import panels, phrases, readers, reporting, state, wording
+from dashboard import identity, panels, phrases, readers, reporting, state, taking_over, wording
 from dashboard.reporting import record
 from dashboard.summaries import Finding
 from ravl import export as exporting
@@ -23,10 +23,12 @@ def render() -> None:
     if run is None or not panels.needs(run, "evidence", "The export"):
         return
     book = readers.ledger(state.workspace())
-    confirmed = tuple(row for row in readers.findings(run, book, everybody=True) if row.decision == "spurious")
+    rows = readers.findings(run, book, everybody=True)
+    confirmed = tuple(row for row in rows if row.decision == "spurious")
     _report(run, book)
     _confirmed(run, book, confirmed)
     _formats(run, book, bool(confirmed))
+    taking_over.draw(run, book, rows)
     _record(run, book)
 
 
@@ -94,7 +96,7 @@ def _formats(run: AuditRun, book: Ledger, confirmed: bool) -> None:
                 _download(run, format.label, format.ending, format.mime, _maker(run, book, name), primary=False)
     st.caption(
         "The same from the command line: `ravl export --format NAME`; `ravl export --check FILE` says whether a list "
-        "or a log is whole, and `ravl import` takes a list over into another audit of the same images."
+        "or a log is whole."
     )
 
 
@@ -107,14 +109,14 @@ def _record(run: AuditRun, book: Ledger) -> None:
     if not past:
         return
     st.subheader("Every decision", anchor=False)
-    st.caption("Nothing here is ever changed or deleted: an undo is a line of its own. Names are self-declared.")
+    st.caption("Nothing here is ever changed or deleted: an undo is a line of its own.")
     newest = past[::-1]
     st.dataframe(
         {
             "When (UTC)": [wording.moment(verdict.at).removesuffix(" UTC") for verdict in newest],
             "Feature": [verdict.feature for verdict in newest],
             "Decision": [wording.DECISIONS[verdict.decision] for verdict in newest],
-            "By": [verdict.reviewer for verdict in newest],
+            "By": [f"{verdict.reviewer} ({identity.HOW[verdict.identity]})" for verdict in newest],
             "Mistaken for": [verdict.pull_class or "–" for verdict in newest],
             "Name": [verdict.name for verdict in newest],
             "Note": [verdict.note for verdict in newest],

@@ -141,6 +141,7 @@ _CONFIG = {
     "Evidence": st.column_config.TextColumn(
         width=130, help="What removing it shows, computed. The decision is a person's."
     ),
+    "Decision": st.column_config.TextColumn(width=85, help="What people decided about it."),
     "Gap above chance": st.column_config.TextColumn(
         width=135,
         help="How much accuracy differs with and without the feature, weighted and summed over classes, minus what "
@@ -156,9 +157,8 @@ _CONFIG = {
     ),
     "Wrong images": st.column_config.TextColumn(help="Wrong images among the images that show the feature."),
     "Rule": st.column_config.TextColumn(width=70, help="Flagged by the rule that the audit was configured with."),
-    "Decision": st.column_config.TextColumn(width=80, help="What people decided about it."),
 }
-_NUMBERS = ("Influence", "Wrong images")
+_NUMBERS = ("Influence", "Wrong images", "Rule")
 
 
 def _columns(audit: Audit, rows: tuple[Finding, ...]) -> dict[str, list[object]]:
@@ -186,11 +186,11 @@ def _chosen(audit: Audit, row: Finding, run: str) -> None:
         st.subheader(wording.plain(wording.title(row)), anchor=False, width="content")
         panels.badges(row)
         st.space("stretch")
-        panels.link("review", "Decide", run, row.feature)
         panels.link("map", "Show on the map", run, row.feature)
+        panels.go("review", "Decide", run, "go-decide", row.feature, primary=not row.decision)
     panels.again(row)
     view = evidence.removal(audit, row.feature)
-    st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
+    st.markdown(claims.told(row))
     st.markdown(wording.finding(row))
     _exemplars(audit, row)
     if view.tested:

@@ -53,7 +53,7 @@ def _finding(audit: Audit, row: Finding, run: str) -> None:
             st.space("stretch")
             panels.link("features", "Look at it", run, row.feature)
         panels.strip(audit, row.feature, STRIP)
-        st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
+        st.markdown(claims.told(row))
         st.caption(f"{wording.finding(row)} {claims.effect(summaries.class_rows(audit, row.feature))}")
 
 

@@ -93,10 +93,10 @@ def _map(run: AuditRun, rows: tuple[Finding, ...]) -> None:
         picked = _picked(run.id, rows)
         mask = _mask(run.id, audit, where, picked)
         scene = _Scene(run, audit, rows, where, found, rules, visible, None if mask is None else mask & visible)
-        by, plotly = _controls(scene)
+        by = _controls(scene)
         left, right = st.columns([3, 2], gap="medium")
         with left:
-            _draw(scene, by, plotly)
+            _draw(scene, by)
         with right, st.container(key="map-side"):
             _side(scene, picked)
 
@@ -124,8 +124,8 @@ def _mask(run: str, audit: Audit, where: Geometry, picked: int | None) -> NDArra
 # --- above the map ---------------------------------------------------------------------------------------------------
 
 
-def _controls(scene: _Scene) -> tuple[str, bool]:
-    """Colouring, filters, kind of chart. Returns the colouring and whether Plotly draws."""
+def _controls(scene: _Scene) -> str:
+    """Colouring and filters. Returns the colouring."""
     run = scene.run.id
     with st.container(horizontal=True, vertical_alignment="center", key="map-controls"):
         st.markdown("Colour by", width="content")
@@ -148,15 +148,7 @@ def _controls(scene: _Scene) -> tuple[str, bool]:
             for number, facet in enumerate(scene.found.values()):
                 with places[number % 2]:
                     _filter(scene, facet)
-        state.set_widget("map-plotly", state.kept(run, "chart") == "plotly")
-        plotly = st.toggle(
-            "Plotly chart",
-            key="map-plotly",
-            help="The map as an ordinary chart, should it not work in this browser. It is slower, and a new colour "
-            "loses the zoom.",
-            on_change=lambda: state.keep(run, "chart", "plotly" if state.widget("map-plotly") else ""),
-        )
-    return by, bool(plotly)
+    return by
 
 
 def _filter(scene: _Scene, facet: Facet) -> None:
@@ -183,7 +175,8 @@ def _no_filters(run: str) -> None:
 # --- the map ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(scene: _Scene, by: str, plotly: bool) -> None:
+def _draw(scene: _Scene, by: str) -> None:
+    plotly = state.kept(scene.run.id, "chart") == "plotly"
     coloured = _coloured(scene.run.id, scene.audit, scene.rows, by)
     shown = readers.shown_points(scene.run, selection.MAX_CHART_POINTS) if plotly else scene.where.shown
     if plotly:
@@ -192,6 +185,17 @@ def _draw(scene: _Scene, by: str, plotly: bool) -> None:
         _canvas(scene, by, coloured)
     if len(shown) < len(scene.where.points):
         st.caption(map_words.drawn(len(shown), len(scene.where.points)))
+    _which_chart(scene.run.id, plotly)
+
+
+def _which_chart(run: str, plotly: bool) -> None:
+    state.set_widget("map-plotly", plotly)
+    st.toggle(
+        "Draw it as a simple chart",
+        key="map-plotly",
+        help="Should the map not work in this browser. It is slower, and a new colour loses the zoom.",
+        on_change=lambda: state.keep(run, "chart", "plotly" if state.widget("map-plotly") else ""),
+    )
 
 
 def _canvas(scene: _Scene, by: str, coloured: colouring.Colouring) -> None:

@@ -137,7 +137,7 @@ def _evidence(audit: Audit, row: Finding) -> None:
         panels.badges(row)
     panels.again(row)
     classes = summaries.class_rows(audit, row.feature)
-    st.markdown(f"{claims.claim(row)} {claims.meaning(row)}")
+    st.markdown(claims.told(row))
     crops = summaries.exemplars(audit, row.feature, SHOWN_CROPS)
     if crops:
         panels.crop_gallery(audit, crops, f"review-{audit.run}-{row.feature}")
@@ -160,7 +160,7 @@ def _prepare(audit: Audit, view: Review) -> None:
 
 
 def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Person, last: int) -> None:
-    recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
+    recorded = _recorded(row)
     # a blind reader must neither see nor be stopped by what others decided in the meantime
     after = None if state.blind_reader() else last
     seen, onward = audit.seen(row.feature), reviewing.following(view, row.feature)
@@ -173,15 +173,20 @@ def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Per
             type="primary" if row.decision == decision else "secondary",
             help=wording.MEANING[decision],
             width="stretch",
-            disabled=not person.name,
+            disabled=not person.name and not person.declared,
             on_click=state.action(_record),
-            args=(run.id, row, seen, decision, person, after, onward),
+            args=(run.id, row, seen, decision, after, onward),
         )
     if problem := identity.missing(person):
         st.caption(wording.plain(problem))
     _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
     _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
-    _unsaved(run.id, row, seen, person, after, recorded)
+    _unsaved(run.id, row, seen, after, recorded)
+
+
+def _recorded(row: Finding) -> tuple[str, str]:
+    """Name and note as they were written last; a feature that a person made has a name before any decision."""
+    return (row.verdict.name, row.verdict.note) if row.verdict else (row.name, "")
 
 
 def _text(field: str, label: str, run: str, feature: int, recorded: str, placeholder: str) -> None:
@@ -202,10 +207,12 @@ def _key(field: str, run: str, feature: int) -> str:
     return f"{field}-{run}-{feature}{'-blind' if state.blind_reader() else ''}"
 
 
-def _record(
-    run: str, row: Finding, seen: str, decision: str, person: Person, after: int | None, onward: int | None
-) -> None:
+def _record(run: str, row: Finding, seen: str, decision: str, after: int | None, onward: int | None) -> None:
     """Write a decision, unless the feature changed since it was drawn, and go on to the next that waits."""
+    person = who.now()
+    if problem := identity.missing(person):
+        state.warn(wording.plain(problem))
+        return
     name, note = _written(run, row)
     book = readers.ledger(state.workspace())
     try:
@@ -223,14 +230,14 @@ def _record(
 
 def _written(run: str, row: Finding) -> tuple[str, str]:
     """Name and note as they stand in the inputs; where these are not drawn, as they were left."""
-    recorded = (row.verdict.name, row.verdict.note) if row.verdict else ("", "")
+    recorded = _recorded(row)
     shown = [state.widget(_key(field, run, row.feature)) for field in ("name", "note")]
     left = [state.draft(run, row.feature, field, old) for field, old in zip(("name", "note"), recorded, strict=True)]
     name, note = (old if new is None else str(new) for new, old in zip(shown, left, strict=True))
     return name, note
 
 
-def _unsaved(run: str, row: Finding, seen: str, person: Person, after: int | None, recorded: tuple[str, str]) -> None:
+def _unsaved(run: str, row: Finding, seen: str, after: int | None, recorded: tuple[str, str]) -> None:
     if _written(run, row) == recorded:
         return
     if not row.decision:
@@ -240,9 +247,8 @@ def _unsaved(run: str, row: Finding, seen: str, person: Person, after: int | Non
         "Record the new text",
         icon=":material/save:",
         key="record-text",
-        disabled=not person.name,
         on_click=state.action(_record),
-        args=(run, row, seen, row.decision, person, after, None),
+        args=(run, row, seen, row.decision, after, None),
     )
 
 

@@ -34,7 +34,7 @@ def render() -> None:
     elif running is None:
         _welcome(book, workspace)
     _damaged(workspace)
-    _new_audit(book, workspace, [run.name for run in runs])
+    _new_audit(book, workspace, runs)
 
 
 def _jobs(workspace: Path, every_job: list[Job], running: Job | None, runs: list[AuditRun]) -> None:
@@ -133,9 +133,10 @@ def _damaged(workspace: Path) -> None:
 # --- a new audit -----------------------------------------------------------------------------------------------------
 
 
-def _new_audit(book: Ledger, workspace: Path, taken: list[str]) -> None:
+def _new_audit(book: Ledger, workspace: Path, runs: list[AuditRun]) -> None:
+    taken = [run.name for run in runs]
     st.subheader("New audit", anchor=False)
-    if taken:
+    if runs and audits.DEMO_NAME not in taken:  # without any audit, the page has just offered it
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("The demo needs no settings:", width="content")
             _demo_button(book, workspace, primary=False)

@@ -10,6 +10,7 @@ from ravl.cli.shared import (
     add_choice,
     add_command,
     add_images,
+    add_reviewer,
     add_run,
     feature_ids,
     find_run,
@@ -77,7 +78,7 @@ def add_commands(commands: Any) -> None:
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--merge", metavar="IDS", help="features to join to one, such as 1,4")
     what.add_argument("--split", metavar="ID", help="feature to take apart into its clusters")
-    sub.add_argument("--reviewer", required=True, metavar="NAME", help="who decides")
+    add_reviewer(sub, "who decides")
     sub.add_argument("--note", default="", metavar="TEXT", help="why")
 
     benchmark_options(add_command(commands, benchmark))
@@ -130,7 +131,14 @@ def regroup(options: argparse.Namespace) -> int:
     kind, text = ("merge", options.merge) if options.merge else ("split", options.split)
     with reporting(options) as report:
         run = api.regroup(
-            run, kind, feature_ids(text), options.reviewer, note=options.note, device=options.device, report=report
+            run,
+            kind,
+            feature_ids(text),
+            options.reviewer,
+            note=options.note,
+            identity=options.identity,
+            device=options.device,
+            report=report,
         )
     print_findings(options, run)
     return 0

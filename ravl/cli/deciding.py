@@ -135,18 +135,13 @@ def _check(options: argparse.Namespace) -> int:
 
 def import_(options: argparse.Namespace) -> int:
     """Take over what people confirmed in another run, where the same regions are found; to be reviewed again."""
-    from ravl.export.check import load, problems
+    from ravl.export.check import confirmed_list, load
     from ravl.importing import take_over
     from ravl.ledger import Ledger
 
     run = find_run(options)
     path = Path(options.file).expanduser()
-    document = load(path)
-    if found := problems(document):
-        more = f" ({len(found) - 1} more; ravl export --check lists them)" if len(found) > 1 else ""
-        raise ConfigError(f"FILE must be a valid list, but in {path} {found[0].path} {found[0].sentence}{more}")
-    if document["schema"] != "ravl.confirmed-features":
-        raise ConfigError(f"FILE must be a list of confirmed features, got {document['schema']}. Export one as json.")
+    document = confirmed_list(load(path), str(path))
     ledger = Ledger(run.path.parents[1])
     imported = take_over(document, run, ledger, options.reviewer, options.overlap)
     ledger.close()

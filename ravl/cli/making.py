@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ravl.cli.shared import add_command, add_run, find_run, note_run, print_findings, reporting, speaks
+from ravl.cli.shared import add_command, add_reviewer, add_run, find_run, note_run, print_findings, reporting, speaks
 from ravl.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
         "--regions", required=True, metavar="FILE|IDS", help="region ids such as 4,17,80, or a JSON file with a list"
     )
     sub.add_argument("--name", required=True, metavar="TEXT", help="what the feature shows")
-    sub.add_argument("--reviewer", required=True, metavar="NAME", help="who makes it")
+    add_reviewer(sub, "who makes it")
 
 
 def feature(options: argparse.Namespace) -> int:
@@ -30,7 +30,15 @@ def feature(options: argparse.Namespace) -> int:
     note_run(options, run.id)
     regions = _region_ids(options.regions)
     with reporting(options) as report:
-        run, made = api.add_feature(run, regions, options.name, options.reviewer, device=options.device, report=report)
+        run, made = api.add_feature(
+            run,
+            regions,
+            options.name,
+            options.reviewer,
+            identity=options.identity,
+            device=options.device,
+            report=report,
+        )
     if speaks() and not options.json:
         print(f"Feature {made} was made of {len(set(regions))} regions.")
     print_findings(options, run)

@@ -46,6 +46,12 @@ def add_run(sub: Any) -> None:
     sub.add_argument("--run", required=True, help="a run's id, or its beginning")
 
 
+def add_reviewer(sub: Any, what: str) -> None:
+    """`--reviewer`; and how that is known, which the dashboard passes on to its jobs and nobody else has to give."""
+    sub.add_argument("--reviewer", required=True, metavar="NAME", help=what)
+    sub.add_argument("--identity", default="self-declared", help=argparse.SUPPRESS)
+
+
 def add_images(sub: Any, required: bool = True) -> None:
     """The options that say which images are read, and how."""
     sub.add_argument(

@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, false_discovery_control
 
 from ravl.config import EvidenceConfig
 from ravl.discovery.significance import newcombe, wilson
@@ -159,6 +158,8 @@ def mcnemar(
     Under the null either half of a discordant pair is equally likely: binomial with 1/2 (McNemar 1947, exact form).
     The correction is Benjamini and Hochberg's (1995). NaN where there is no pair at all.
     """
+    from scipy.stats import binomtest, false_discovery_control  # slow to import, and the screen only reads what is kept
+
     p, q = np.full((2, *only_feature.shape), np.nan)
     for place in np.argwhere(tested):
         b, c = (int(counts[tuple(place)]) for counts in (only_feature, only_control))

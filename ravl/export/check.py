@@ -42,18 +42,42 @@ def schema(name: str) -> dict[str, Any]:
 def load(path: Path) -> Any:
     """Read a JSON file strictly. Raises ConfigError when it cannot be read, is no JSON, or names a key twice."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"FILE must be a file that can be read, but {path}: {error.strerror or error}.") from error
+        raise ConfigError(
+            f"the file must be a file that can be read, but {path}: {error.strerror or error}."
+        ) from error
+    return parse(content, str(path))
+
+
+def parse(content: bytes, name: str) -> Any:
+    """The same for the content of a file. name: what it is called in an error."""
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(
-            f"FILE must be text in UTF-8, but {path} is not. Give a file that ravl export wrote."
+            f"the file must be text in UTF-8, but {name} is not. Give a file that ravl export wrote."
         ) from None
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(f"FILE must hold JSON, but {path} does not: {reason}. Export it again.") from None
+        raise ConfigError(f"the file must hold JSON, but {name} does not: {reason}. Export it again.") from None
+
+
+def confirmed_list(document: Any, name: str) -> dict[str, Any]:
+    """The document, when it is a valid list of confirmed features. Raises ConfigError, which says what it is instead.
+
+    name: what the file is called in the error.
+    """
+    if found := problems(document):
+        more = f" ({len(found) - 1} more; ravl export --check lists them)" if len(found) > 1 else ""
+        raise ConfigError(f"the file must be a valid list, but in {name} {found[0].path} {found[0].sentence}{more}")
+    if document["schema"] != LIST:
+        raise ConfigError(
+            f"the file must be a list of confirmed features, got {document['schema']}. Export one as json."
+        )
+    return dict(document)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

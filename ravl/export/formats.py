@@ -64,7 +64,7 @@ FORMATS = {
         "groups",
         "groups.csv",
         "text/csv",
-        "One row per image: its class, which confirmed features it shows, and the group that makes, for group DRO and "
+        "One row per image: its class, which confirmed features it shows, and the group these make, for group DRO and "
         "other worst-group tools.",
         lambda run, ledger: as_groups(read(run, ledger)),
         needs_confirmed=False,

@@ -48,7 +48,7 @@ def served(workspace: Path) -> Iterator[str]:
             try:
                 urllib.request.urlopen(f"{address}_stcore/health", timeout=2).close()
                 break
-            except (urllib.error.URLError, ConnectionError):
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
                 assert process.poll() is None, (workspace / "server.log").read_text()
                 time.sleep(0.1)
         yield address

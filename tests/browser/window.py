@@ -83,5 +83,5 @@ def watched(page: Page, address: str) -> Window:
 def demo_workspace(folder: Path) -> Path:
     """A workspace in which the real demo audit was computed."""
     command = [sys.executable, "-m", "ravl", "demo", "--audit-only", "--workspace", str(folder)]
-    subprocess.run(command, env=environment(), check=True, stdout=subprocess.DEVNULL, timeout=240)
+    subprocess.run(command, env=environment(), check=True, stdout=subprocess.DEVNULL, timeout=900)
     return folder

@@ -95,7 +95,13 @@ def test_claim_of_a_shortcut() -> None:
         "Of the 55 wrongly classified images that show it, **53 become right** when it is removed, and **1** when "
         "another piece of the same size is removed from the same images."
     )
-    assert claims.meaning(ROW).endswith("It explains **53 of all 267 errors (20%)**.")
+    assert claims.meaning(ROW) == "It explains **53 of all 267 errors (20%)**."
+    lead = "**What these regions show makes the model wrongly answer *nine*.**"
+    assert claims.told(ROW) == f"{lead} {claims.claim(ROW)} {claims.meaning(ROW)}"
+    without = replace(ROW, pull="")
+    assert claims.lead(without) == ""
+    assert claims.told(without).startswith(claims.claim(without))
+    assert claims.meaning(without).startswith(claims.MEANS["causal"])
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import family, jobs, opened, regrouping, summaries
+from dashboard import family, jobs, making, opened, regrouping, summaries
 from dashboard.family import Grouped
+from dashboard.identity import Person
 from dashboard.opened import Rate
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
-from ravl.tables import Families
+from ravl.tables import IDENTITIES, Families
 from tests.dashboard.conftest import make_run
 from tests.dashboard.screen import button, checked, go, html, open_app, said
 
@@ -139,9 +140,23 @@ def test_nothing_is_read_while_the_section_is_closed(run: AuditRun, monkeypatch:
 def test_the_command_line_understands_the_arguments() -> None:
     from ravl.cli import _parser
 
-    options = _parser().parse_args(jobs.regroup_arguments("r", "merge", (1, 4), "Ada L.", "-x --y"))
+    declared = Person("Ada L.", "self-declared")
+    options = _parser().parse_args(jobs.regroup_arguments("r", "merge", (1, 4), declared, "-x --y"))
     assert (options.merge, options.reviewer, options.note) == ("1,4", "Ada L.", "-x --y")
-    assert _parser().parse_args(jobs.regroup_arguments("r", "split", (3,), "-")).split == "3"
+    assert _parser().parse_args(jobs.regroup_arguments("r", "split", (3,), replace(declared, name="-"))).split == "3"
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_a_job_knows_how_the_person_is_known(identity: str) -> None:
+    from ravl.cli import _parser
+
+    who = Person("Ada", identity)
+    for arguments in (
+        jobs.regroup_arguments("r", "merge", (1, 4), who),
+        making.arguments("r", Path("regions.json"), "square", who),
+    ):
+        options = _parser().parse_args(arguments)
+        assert (options.reviewer, options.identity) == ("Ada", identity)
 
 
 def test_a_link_to_a_merged_feature_shows_what_became_of_it(run: AuditRun, book: Ledger) -> None:

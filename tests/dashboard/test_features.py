@@ -39,10 +39,10 @@ def test_features_are_ranked_and_the_first_is_shown(run: AuditRun) -> None:
 def test_more_numbers_are_columns_on_demand(run: AuditRun) -> None:
     app = open_app("features")
     assert shown_columns(app) == [
-        *("", "Feature", "Mistaken for", "Errors that go", "Evidence", "Gap above chance", "q", "Rule", "Decision")
+        *("", "Feature", "Mistaken for", "Errors that go", "Evidence", "Decision", "Gap above chance", "q")
     ]
     app.toggle(key="feature-numbers").set_value(True).run()
-    assert {"Influence", "Wrong images"} <= set(shown_columns(checked(app)))
+    assert {"Influence", "Wrong images", "Rule"} <= set(shown_columns(checked(app)))
 
 
 def shown_columns(app: AppTest) -> list[str]:

@@ -166,7 +166,7 @@ def test_export_offers_files_and_the_whole_history(run: AuditRun, book: Ledger) 
     assert "ravl-strip" in html(app)
     history = app.dataframe[0].value
     assert list(history["Decision"]) == ["Spurious", "Unsure"]
-    assert list(history["By"]) == ["Ada", "Bo"]
+    assert list(history["By"]) == ["Ada (self-declared)", "Bo (self-declared)"]
 
 
 def test_export_says_when_the_record_was_changed(run: AuditRun, book: Ledger, confirm: Callable[[], None]) -> None:

@@ -23,12 +23,21 @@ def named(app: AppTest, name: str = "Dr. Ada") -> AppTest:
 
 def test_nobody_decides_without_a_name(run: AuditRun, book: Ledger) -> None:
     app = open_app("review")
-    assert all(button(app, f"decide-{decision}").disabled for decision in ("spurious", "core", "mixed", "unsure"))
-    assert "Give your name first" in said(app)
+    for decision in ("spurious", "core", "mixed", "unsure"):
+        button(app, f"decide-{decision}").click().run()
+        assert "Give your name first" in "\n".join(piece.value for piece in checked(app).warning)
     named(app)
     assert "Deciding as **Dr. Ada**" in said(app)
-    assert not button(app, "decide-core").disabled
     assert book.history(run.id) == []
+
+
+def test_a_name_counts_that_was_just_typed(run: AuditRun, book: Ledger) -> None:
+    """Whoever types a name and clicks at once does not click in vain."""
+    app = open_app("review")
+    app.text_input(key="reviewer-name").input("Dr. Ada")
+    button(app, "decide-core").click().run()
+    assert [(v.reviewer, v.decision) for v in book.history(run.id)] == [("Dr. Ada", "core")]
+    assert "Deciding as **Dr. Ada**" in said(checked(app))
 
 
 @pytest.mark.parametrize("decision", ["spurious", "core", "mixed", "unsure"])
@@ -95,6 +104,17 @@ def test_unsaved_text_is_kept_when_the_page_is_left(run: AuditRun, book: Ledger)
     assert book.verdicts(run.id)[1].note == "half a thought"
 
 
+def test_a_made_feature_brings_its_name(run: AuditRun, book: Ledger) -> None:
+    book.add_grouping(run.id, "select", [0], [1], "Bo", "a red square")
+    app = named(open_app("review"))
+    assert app.text_input(key=f"name-{run.id}-1").value == "a red square"
+    button(app, "decide-spurious").click().run()
+    assert book.verdicts(run.id)[1].name == "a red square"
+    app.text_input(key=f"name-{run.id}-1").input("").run()
+    button(checked(app), "record-text").click().run()
+    assert book.verdicts(run.id)[1].name == ""
+
+
 def test_next_and_previous(run: AuditRun) -> None:
     app = open_app("review")
     assert button(app, "go-left").disabled
@@ -113,7 +133,8 @@ def test_next_and_previous(run: AuditRun) -> None:
 def test_the_last_reviewer_is_offered_not_assumed(run: AuditRun, confirm: Callable[[], None]) -> None:
     confirm()
     app = open_app("review")
-    assert button(app, "decide-core").disabled
+    button(app, "decide-core").click().run()
+    assert "Give your name first" in said(app)
     assert button(app, "continue-as-0").label == "Continue as Ada"
     button(app, "continue-as-0").click().run()
     assert "Deciding as **Ada** (self-declared)" in said(app)

@@ -67,7 +67,7 @@ def test_streamlit_understands_every_flag(tmp_path: Path) -> None:
 
 def test_command_listens_on_loopback() -> None:
     command = streamlit_command("w", 1234)
-    assert command[:5] == [sys.executable, "-m", "streamlit", "run", str(application())]
+    assert command[:5] == [sys.executable, "-m", "dashboard", "run", str(application())]
     assert "--server.address=127.0.0.1" in command
     assert "--server.port=1234" in command
     assert [flag for flag in command if "allowedHosts" in flag] == [
@@ -130,6 +130,18 @@ def test_a_terminated_app_takes_its_server_along(tmp_path: Path) -> None:
     assert app.returncode == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_the_server_imports_what_the_pages_need_before_it_answers(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dashboard import __main__ as started; from streamlit.web import cli; "
+        "cli.main = lambda prog_name: print(prog_name, *sorted({'pandas', 'plotly', 'sqlalchemy', 'torch', "
+        "'dashboard.components'} & set(sys.modules))); started.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["streamlit", "pandas", "plotly", "sqlalchemy"]
 
 
 def test_headless_can_be_turned_off() -> None:

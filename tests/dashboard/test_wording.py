@@ -29,6 +29,19 @@ def test_finding() -> None:
     assert wording.finding(replace(ROW, pull="", called=0)) == "No error is decided by regions that look like this."
 
 
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [
+        ("/data/big/chest/val", "…/chest/val"),
+        ("/chest/val", "/chest/val"),
+        ("chest/a/b/val", "chest/a/b/val"),
+        ("hf:sets/of/chests@val", "hf:sets/of/chests@val"),
+    ],
+)
+def test_short_path(reference: str, shown: str) -> None:
+    assert wording.short_path(reference) == shown
+
+
 @pytest.mark.parametrize("name", ["a*b", "[x](y)", "$1$", ":red[x]", "<b>", "`c`", "a_b_c", "# h", "~~s~~", "{}"])
 def test_users_text_is_escaped(name: str) -> None:
     shown = wording.plain(name)
