@@ -36,6 +36,7 @@ bench: $(VENV)/.runtime
 
 demo-model: $(VENV)/.runtime
 	$(BIN)/python -m ravl.planted.tiny_clip assets/demo-model
+	$(BIN)/python -m ravl.planted.tiny_clip --world radiograph assets/radiograph-model
 
 venv: $(VENV)/.dev
 
@@ -47,8 +48,9 @@ $(VENV)/.created:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-$(VENV)/.runtime: $(VENV)/.created requirements.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+# With the extra dicom, which is small: the medical demo needs it (make demo ARGS="--world radiograph").
+$(VENV)/.runtime: $(VENV)/.created requirements.txt requirements-dicom.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dicom.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
