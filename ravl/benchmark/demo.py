@@ -41,19 +41,15 @@ class Plan:
     discovery_seeds: int
     methods: tuple[str, ...]
     mitigation_seeds: int
-    steps: int
-    batch_size: int
 
 
 PLANS = {
     "digits": Plan(
         "demo.json",
         tuple((clustering, encoder) for clustering in ("hdbscan", "kmedoids") for encoder in ("tokens", "crop")),
-        *(5, ("standard", "paper", "ravl"), 3, 300, 128),
+        *(5, ("standard", "paper", "ravl"), 3),
     ),
-    "radiograph": Plan(
-        "demo-radiograph.json", (("hdbscan", "crop"),), 3, ("standard", "ravl"), 3, medical.REPAIR_STEPS, 64
-    ),
+    "radiograph": Plan("demo-radiograph.json", (("hdbscan", "crop"),), 3, ("standard", "ravl"), 3),
 }
 
 
@@ -84,6 +80,7 @@ def _measured(demo: Demo, plan: Plan, workspace: Path, device: str) -> dict[str,
             print(discovery[-1], file=sys.stderr, flush=True)
     audit = ravl.discover(data / "val", **settings)
     feature = int(audit.evidence().feature[0])
+    how = {"steps": 300, "batch_size": 128} | dict(demo.repair)
     mitigation = []
     for seed in range(plan.mitigation_seeds):
         for method in plan.methods:
@@ -94,14 +91,12 @@ def _measured(demo: Demo, plan: Plan, workspace: Path, device: str) -> dict[str,
                 features=[feature],
                 method=method,
                 reaudit=False,  # compared are trainings
-                steps=plan.steps,
-                batch_size=plan.batch_size,
+                **how,
                 seed=seed,
                 device=device,
             )
             mitigation.append({"method": method, "seed": seed, **_comparison(result, demo)})
             print(mitigation[-1], file=sys.stderr, flush=True)
-    how = {"steps": plan.steps, "batch_size": plan.batch_size}
     return {**how, "discovery": discovery, "mitigation": mitigation}
 
 

@@ -6,7 +6,8 @@ Light: the worlds themselves are imported where their images are drawn.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Demo:
     name: of its audit. model: the reference of its model. folder: of its images, below a workspace: `<folder>/<split>`
     for the splits train, val (which is audited) and test, and beside each its manifest `<split>.csv`, which says where
     the marks are. mark, target: the spurious mark that its model relies on, and the class that it pulls to.
+    repair: fields of MitigationConfig that are enough here, and less than the defaults.
     """
 
     world: str
@@ -35,6 +37,7 @@ class Demo:
     folder: str
     mark: str
     target: str
+    repair: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def medical(self) -> bool:
@@ -72,7 +75,10 @@ DEMOS = {
     demo.world: demo
     for demo in (
         Demo("digits", "demo", "demo", "demo-data", "red square", "nine"),
-        Demo("radiograph", "radiographs", "demo:radiograph", "demo-data/radiographs", "metal clips", "cardiomegaly"),
+        Demo(
+            *("radiograph", "radiographs", "demo:radiograph", "demo-data/radiographs", "metal clips", "cardiomegaly"),
+            repair={"steps": 120, "batch_size": 64},  # a step embeds sixteen regions an image one by one
+        ),
     )
 }
 

@@ -37,9 +37,6 @@ SEED = 100
 DEMO_SIZES = {"train": 1200, "val": 600, "test": 900}
 """Radiographs per split. val is audited; train and test are for the repair."""
 
-REPAIR_STEPS = 120
-"""Steps of a repair of the demo's model; each embeds the regions of a part of the batch one by one."""
-
 _DISCLAIMER = "Drawn by a computer program. No person was examined."
 _SURNAMES = (
     *("Quillwort", "Meadowrue", "Featherfew", "Larksburr", "Thistlewick", "Mossgarten", "Brackenholt", "Saltmarrow"),
