@@ -1,4 +1,4 @@
-# make demo   set everything up, audit the built-in demo, open the dashboard
+# make demo   set everything up, audit a built-in demo (ARGS="--world radiograph": the medical one), open the dashboard
 # make test   set everything up, run the whole gate: format, lint, types, tests
 # Each needs Python >= 3.11 and make, nothing else.
 
