@@ -1,4 +1,4 @@
-# make demo   set everything up, audit the built-in demo, open the dashboard
+# make demo   set everything up, audit a built-in demo (ARGS="--world radiograph": the medical one), open the dashboard
 # make test   set everything up, run the whole gate: format, lint, types, tests
 # Each needs Python >= 3.11 and make, nothing else.
 
@@ -40,6 +40,7 @@ bench: $(VENV)/.runtime
 
 demo-model: $(VENV)/.runtime
 	$(BIN)/python -m ravl.planted.tiny_clip assets/demo-model
+	$(BIN)/python -m ravl.planted.tiny_clip --world radiograph assets/radiograph-model
 
 venv: $(VENV)/.dev
 
@@ -51,8 +52,9 @@ $(VENV)/.created:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-$(VENV)/.runtime: $(VENV)/.created requirements.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+# With the extra dicom, which is small: the medical demo needs it (make demo ARGS="--world radiograph").
+$(VENV)/.runtime: $(VENV)/.created requirements.txt requirements-dicom.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dicom.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 

@@ -14,13 +14,12 @@ from ravl.config import AuditConfig
 from ravl.data.sources import HUB, parse
 from ravl.errors import DataError
 from ravl.ledger import Job
+from ravl.planted.demos import DEMOS, demo_of
 from ravl.store import STAGES, AuditRun
 from ravl.tables import ImageSet
 
 AUDIT_KINDS = ("discover", "demo")
 MITIGATION_KIND = "mitigate"
-DEMO_NAME = "demo"
-"""How `ravl demo` calls its audit, and the reference of its model."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class AuditRow:
     """One audit. status: finished, running, queued, failed, cancelled, lost, or stopped (unfinished and not computed).
 
     stages_done: of all stages. job: the last job about it, or None when it was computed on the command line.
+    drawn: whether its images are the drawings of the medical demo.
     """
 
     run: str
@@ -39,6 +39,7 @@ class AuditRow:
     created: str
     decided: int
     job: Job | None
+    drawn: bool = False
 
 
 def audit_row(run: AuditRun, jobs: Sequence[Job], decided: int) -> AuditRow:
@@ -48,12 +49,18 @@ def audit_row(run: AuditRun, jobs: Sequence[Job], decided: int) -> AuditRow:
     finished = run.finished
     status = "finished" if finished else "stopped" if job is None or job.status == "done" else job.status
     done = sum(run.has(stage) for stage in STAGES)
-    return AuditRow(run.id, run.name, status, done, run.config.images, run.config.model, about["created"], decided, job)
+    demo = demo_of(run.path.parents[1], run.config.images)
+    return AuditRow(
+        *(run.id, run.name, status, done, run.config.images, run.config.model, about["created"], decided, job),
+        drawn=demo is not None and demo.medical,
+    )
 
 
 def concerns(job: Job, run: AuditRun) -> bool:
     """Whether a job computes this run: it says so itself, or carries its name until it has a run folder."""
-    name = argument(job, "--name") or (DEMO_NAME if job.kind == "demo" else "")
+    name = argument(job, "--name")
+    if job.kind == "demo":
+        name = DEMOS[argument(job, "--world") or "digits"].name
     return job.run == run.id if job.run else name == run.name
 
 
@@ -132,7 +139,7 @@ def model_note(reference: str) -> tuple[bool, str]:
     path = Path(text.removeprefix("local-dir:")).expanduser()
     if not text:
         return False, "A model is needed: a folder saved with save_pretrained, or a name on the Hugging Face hub."
-    if text == DEMO_NAME:
+    if text in (demo.model for demo in DEMOS.values()):
         return True, "The demo's model is part of RAVL."
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "open_clip_config.json")):
@@ -180,6 +187,6 @@ def images_problem(reference: str) -> str:
 
 
 def demo_split(workspace: Path, images: str, split: str) -> str:
-    """The demo's folder of another split, when an audit's images are the demo's; else empty."""
-    data = workspace / "demo-data"
-    return str(data / split) if Path(images) == data / "val" else ""
+    """The folder of another split, when an audit's images are a demo's; else empty."""
+    demo = demo_of(workspace, images)
+    return str(workspace / demo.folder / split) if demo else ""

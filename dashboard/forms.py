@@ -15,12 +15,18 @@ def field_of(config: type[Any], name: str) -> Field[Any]:
 
 
 def ask(
-    config: type[Any], name: str, label: str, key: str, placeholder: str = "", words: Mapping[str, str] | None = None
+    config: type[Any],
+    name: str,
+    label: str,
+    key: str,
+    placeholder: str = "",
+    words: Mapping[str, str] | None = None,
+    start: float | None = None,
 ) -> Any:
     """One input that keeps its value over page changes; the value has the field's type.
 
     Tuples of text are asked one per line; a number without a default may stay empty (None). words: how choices are
-    called on the screen.
+    called on the screen. start: of a number, what it begins with instead of its default.
     """
     item = field_of(config, name)
     default, limits = item.default, item.metadata
@@ -42,8 +48,8 @@ def ask(
     kind = int if whole else float
     low, high = (None if limits.get(end) is None else kind(limits[end]) for end in ("low", "high"))
     exact: dict[str, Any] = {"step": 1} if whole else {"format": "%g"}
-    start: Any = default
-    return st.number_input(label, low, high, start, placeholder=placeholder or None, **exact, **shared)
+    begins: Any = default if start is None else start
+    return st.number_input(label, low, high, begins, placeholder=placeholder or None, **exact, **shared)
 
 
 def _help(item: Field[Any]) -> str:

@@ -214,9 +214,9 @@ def discover_arguments(
     return [*arguments, f"--seed={seed}"]
 
 
-def demo_arguments() -> list[str]:
-    """Arguments of `ravl demo`, which makes the demo data and audits the demo model on it."""
-    return ["demo", "--audit-only"]
+def demo_arguments(world: str) -> list[str]:
+    """Arguments of `ravl demo`, which draws a demo's images and audits its model on them."""
+    return ["demo", "--audit-only", f"--world={world}"]
 
 
 def mitigate_arguments(

@@ -15,9 +15,10 @@ from dashboard.opened import Rate
 from dashboard.selection import Chosen
 from dashboard.summaries import Crop, Finding, Overview, WorstGroup
 from ravl.ledger import Job
+from ravl.planted.demos import drawn
 from ravl.progress import LABELS
 from ravl.store import STAGES
-from ravl.tables import Agreement
+from ravl.tables import Agreement, ImageSet
 
 DECISIONS = {
     "spurious": "Spurious",
@@ -52,6 +53,30 @@ STATUS = {
     "stopped": "not finished",
     "damaged": "damaged",
 }
+
+DEMOS = {
+    "digits": (
+        "Handwriting",
+        "A model reads handwritten digits. A red square in the picture makes it answer one class, whatever is written.",
+    ),
+    "radiograph": (
+        "Chest radiographs",
+        "A model tells a large heart and a collapsed lung from chest radiographs without a finding. Metal clips on the "
+        "chest mislead it, as they have misled real models. The radiographs come as DICOM files with invented names of "
+        "patients in their headers, and no page will show one. **They are drawn by a program: nobody was X-rayed, and "
+        "nothing here is a medical device.**",
+    ),
+}
+"""What the demos are called, and what is in them. Markdown."""
+
+DRAWN = (
+    "**These radiographs are drawn by a program.** Nobody was examined, and what is said here is true of no patient. "
+    "Nothing here is a medical device."
+)
+"""Stands where drawn DICOM files were audited. Markdown."""
+
+NO_DEVICE = "RAVL is not a medical device: it examines a model, and says nothing about a patient."
+"""Stands where DICOM files were audited."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>])")
 
@@ -238,12 +263,18 @@ def progress(job: Job, remaining: float | None) -> str:
 # --- audits, selections, decisions -----------------------------------------------------------------------------------
 
 
+def nature(images: ImageSet) -> str:
+    """What has to be known about medical images before anything else; empty for others. Markdown."""
+    return DRAWN if drawn(images) else NO_DEVICE if images.headers else ""
+
+
 def audit_line(row: AuditRow) -> str:
     """One line about an audit. Plain text."""
     stages = "" if row.status == "finished" else f"{row.stages_done} of {len(STAGES)} stages · "
     decided = f" · {count(row.decided, 'decision')}" if row.decided else ""
+    drawn = "drawn by a program, no patients · " if row.drawn else ""
     images, model = short_path(row.images), short_path(row.model)
-    return f"{stages}images {images} · model {model} · {moment(row.created)}{decided}"
+    return f"{stages}{drawn}images {images} · model {model} · {moment(row.created)}{decided}"
 
 
 def short_path(reference: str, parts: int = 2) -> str:

@@ -150,9 +150,9 @@ def _workspace(workspace: str | Path) -> Check:
 
 def _demo() -> Check:
     from ravl.errors import ModelError
-    from ravl.planted import demo_model
+    from ravl.planted import MODELS, demo_model
 
     try:
-        return Check("demo model", True, str(demo_model()))
+        return Check("demo models", True, ", ".join(str(demo_model(reference)) for reference in MODELS))
     except ModelError as error:
-        return Check("demo model", False, "missing", str(error))
+        return Check("demo models", False, "missing", str(error))

@@ -1,12 +1,17 @@
-"""DICOM files made by pydicom, with an identifier planted in every header that can hold one."""
+"""DICOM files made by pydicom, with an identifier planted in every header that can hold one; and how to look for it."""
 
 from __future__ import annotations
 
 import io
+import sqlite3
 import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -92,3 +97,34 @@ def written(dataset: FileDataset, enforce: bool = True) -> bytes:
         warnings.simplefilter("ignore")
         pydicom.dcmwrite(buffer, dataset, enforce_file_format=enforce)
     return buffer.getvalue()
+
+
+# --- where an identifier may be ---------------------------------------------------------------------------------------
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Everything that a file holds, also where it is compressed."""
+    data = path.read_bytes()
+    yield data.decode("latin-1")
+    yield data.decode("utf-16-le", "replace")  # numpy's text
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+        yield table.to_csv() + str(table.attrs)
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            yield from (archive.read(name).decode("latin-1") for name in archive.namelist())
+    if path.suffix == ".db":
+        with sqlite3.connect(path) as database:
+            yield "\n".join(database.iterdump())
+
+
+def found(text: str, words: Iterable[str] = CANARIES) -> list[str]:
+    """Which of the words a text holds."""
+    return [word for word in words if word in text]
+
+
+def nodes(node: Any) -> Iterator[Any]:
+    """Everything on a page of AppTest, of all depths."""
+    for child in getattr(node, "children", {}).values():
+        yield child
+        yield from nodes(child)

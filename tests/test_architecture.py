@@ -17,6 +17,7 @@ RECORDS = ("ravl.errors", "ravl.config", "ravl.tables", "numpy", "numpy.*")
 RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation", "ravl.readings")
 PURE = (
     *("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.data.painting", "ravl.data.sources", "PIL"),
+    "ravl.planted.demos",
     *("ravl.discovery.scoring", "ravl.discovery.significance", "ravl.discovery.evidence"),
 )
 REPORT = (*PURE, "dashboard.reporting.*", "ravl.chain", "ravl.report")
@@ -68,6 +69,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.progress": (*RECORDS, "ravl.ledger", "psutil", "rich.*"),
     "ravl.planted": RECORDS,
     "ravl.planted.digits": (*RECORDS, "ravl.planted.drawing", "PIL", "sklearn.datasets"),
+    "ravl.planted.demos": (*RECORDS, "ravl.planted.*"),
+    "ravl.planted.medical": (*RECORDS, "ravl.planted.*", "pydicom", "pydicom.*"),
     "ravl.planted.textures": (*RECORDS, "ravl.planted.drawing", "PIL", "skimage"),
     **dict.fromkeys(
         ("ravl.planted.drawing", "ravl.planted.radiograph", "ravl.planted.silhouettes", "ravl.planted.worlds"),
@@ -98,7 +101,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.planted.tiny_clip": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "tokenizers"),
-        *("ravl.mitigation.loss", "ravl.planted.digits", "ravl.planted.worlds", "PIL"),
+        *(
+            "ravl.mitigation.loss",
+            "ravl.planted",
+            "ravl.planted.medical",
+            "ravl.planted.digits",
+            "ravl.planted.worlds",
+            "PIL",
+        ),
     ),
     "ravl.planted.tiny_families": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "ravl.planted.*"),
@@ -130,7 +140,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.benchmark": (),
     "ravl.benchmark.command": ("ravl.benchmark.*", "ravl.errors", "ravl.store"),
-    "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.planted.digits", "ravl.store"),
+    "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.data.hiding", "ravl.planted", "ravl.planted.*", "ravl.store"),
     "ravl.benchmark.auditing": (
         *("ravl", "ravl.benchmark.*", "ravl.planted.*", "ravl.store", "ravl.store.files", *RECORDS),
     ),
@@ -169,7 +179,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "dashboard.reporting",
             "ravl.store.purging",
             "ravl.discovery.scoring",
-            "ravl.planted.digits",
+            "ravl.planted.demos",
             "ravl.benchmark.command",
         ),
         "ravl.data.report",

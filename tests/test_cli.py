@@ -245,7 +245,7 @@ def test_what_is_accepted_is_passed_on(capsys, tmp_path, monkeypatch, accept, to
 def test_doctor(capsys, tmp_path):
     code, out, _ = call(capsys, "doctor", "--workspace", tmp_path / "w", "--port", "59999", "--json")
     checks = json.loads(out)
-    names = "python packages ravl device memory port workspace demo_model"
+    names = "python packages ravl device memory port workspace demo_models"
     assert {name.replace(" ", "_") for name in checks} == set(names.split())
     assert code == (0 if all(check["ok"] for check in checks.values()) else 1)
     assert "torch" in checks["packages"]["found"]

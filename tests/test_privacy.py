@@ -3,15 +3,10 @@ printed, in exports, or in the pages."""
 
 from __future__ import annotations
 
-import io
 import os
-import sqlite3
 import subprocess
 import sys
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +16,7 @@ from ravl.cli import main
 from ravl.data import load_images
 from ravl.store import AuditRun
 from tests.dashboard.screen import open_app
-from tests.medical import CANARIES, dicom, written
+from tests.medical import CANARIES, dicom, found, nodes, texts, written
 from tests.models import small_clip
 
 ROOT = Path(__file__).parents[1]
@@ -78,26 +73,6 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return workspace, said
 
 
-def texts(path: Path) -> Iterator[str]:
-    """Everything that a file holds, also where it is compressed."""
-    data = path.read_bytes()
-    yield data.decode("latin-1")
-    yield data.decode("utf-16-le", "replace")  # numpy's text
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-        yield table.to_csv() + str(table.attrs)
-    if path.suffix == ".npz":
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            yield from (archive.read(name).decode("latin-1") for name in archive.namelist())
-    if path.suffix == ".db":
-        with sqlite3.connect(path) as database:
-            yield "\n".join(database.iterdump())
-
-
-def found(text: str) -> list[str]:
-    return [word for word in CANARIES if word in text]
-
-
 def test_the_search_itself_finds_what_is_there(tmp_path: Path) -> None:
     pd.DataFrame({"a": [CANARIES[0]] * 3}).to_parquet(tmp_path / "a.parquet")
     np.savez_compressed(tmp_path / "a.npz", a=np.frombuffer(CANARIES[0].encode(), np.uint8))
@@ -136,12 +111,6 @@ def test_what_is_kept_instead(audited: tuple[Path, str]) -> None:
     assert len(set(images.headers["patient"])) == 1
     assert len(images.skipped) == 3
     assert [picture.size for picture in load_images(images, [0, 5])] == [(48, 48)] * 2
-
-
-def nodes(node: Any) -> Iterator[Any]:
-    for child in getattr(node, "children", {}).values():
-        yield child
-        yield from nodes(child)
 
 
 @pytest.mark.parametrize("view", ["start", "overview", "features", "region_map", "review", "repair", "export"])

@@ -65,7 +65,9 @@ def report(run: AuditRun, ledger: Ledger) -> Document:
 
 
 def _summary(audit: Audit, view: Overview) -> Section:
+    nature = wording.nature(audit.images)
     pieces: list[Piece] = [
+        *((Prose(nature),) if nature else ()),
         Prose(claims.headline(view), "lead"),
         Prose(f"The model is right on **{wording.rate(view.overall)}** images. {wording.worst(view.worst)}"),
     ]

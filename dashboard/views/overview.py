@@ -22,6 +22,8 @@ def render() -> None:
         return
     repair_panels.origin(state.workspace(), run)
     audit = readers.audit(run)
+    if nature := wording.nature(audit.images):
+        st.info(nature, icon=":material/info:")
     book = readers.ledger(state.workspace())
     rows = readers.findings(run, book)
     view = summaries.overview(audit, {row.feature: row.verdict for row in rows if row.verdict}, rows)

@@ -14,6 +14,7 @@ from dashboard.summaries import Finding
 from ravl.config import MitigationConfig
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
+from ravl.planted.demos import demo_of
 from ravl.store import AuditRun, MitigationFolder
 
 
@@ -138,16 +139,21 @@ def _form(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding
 def _settings(run: AuditRun) -> tuple[str | None, dict[str, Any]]:
     """The name that was typed, and the fields of MitigationConfig that the command takes."""
     config = MitigationConfig
+    demo = demo_of(state.workspace(), run.config.images)
+    enough = demo.repair if demo else {}
+    own = f"-{demo.world}" if demo and enough else ""  # a field with another beginning is another field
     asked: dict[str, Any] = {}
     left, right = st.columns(2)
     with left:
         asked["method"] = forms.ask(config, "method", "Method", "tune-method", words=wording.METHODS)
-        asked["steps"] = forms.ask(config, "steps", "Steps", "tune-steps")
+        asked["steps"] = forms.ask(config, "steps", "Steps", f"tune-steps{own}", start=enough.get("steps"))
     with right:
         given = st.text_input(
             "Name", key=f"tune-name-{run.id}", persist_state="session", placeholder="taken from the method"
         )
-        asked["batch_size"] = forms.ask(config, "batch_size", "Images per step", "tune-batch")
+        asked["batch_size"] = forms.ask(
+            config, "batch_size", "Images per step", f"tune-batch{own}", start=enough.get("batch_size")
+        )
     with st.expander("Advanced options", key="tune-advanced"):
         left, right = st.columns(2)
         with left:

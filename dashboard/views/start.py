@@ -13,6 +13,7 @@ from ravl.config import AuditConfig, ClusteringConfig, EmbeddingConfig, Evidence
 from ravl.data import read_images
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
+from ravl.planted.demos import DEMOS
 from ravl.store import AuditRun, damaged_runs
 from ravl.tables import Step
 
@@ -51,25 +52,30 @@ def _jobs(workspace: Path, every_job: list[Job], running: Job | None, runs: list
 
 
 def _welcome(book: Ledger, workspace: Path) -> None:
-    with st.container(border=True):
-        st.subheader("Try it first: the demo", anchor=False)
-        st.markdown(
-            "A small model has learned to read digits, and to cheat: a coloured square in the picture makes it answer "
-            "one class. The demo draws the images, audits the model, and shows what it cheats on. It needs no "
-            "download and no settings, and takes about a minute."
-        )
-        _demo_button(book, workspace, primary=True)
+    st.subheader("Try it first", anchor=False)
+    st.markdown(
+        "Each demo draws its images, audits a small model that has learned to cheat, and shows what it cheats on. It "
+        "needs no download and no settings, and takes about a minute."
+    )
+    for place, world in zip(st.columns(len(DEMOS)), DEMOS, strict=True):
+        with place.container(border=True, height="stretch"):
+            title, text = wording.DEMOS[world]
+            st.markdown(f"**{title}**")
+            st.markdown(text)
+            _demo_button(book, workspace, world, primary=True)
 
 
-def _demo_button(book: Ledger, workspace: Path, primary: bool) -> None:
+def _demo_button(book: Ledger, workspace: Path, world: str, primary: bool) -> None:
+    title = wording.DEMOS[world][0]
     panels.start_button(
-        "Run the demo audit",
+        f"Run the demo: {title[:1].lower()}{title[1:]}",
         workspace,
         book,
         kind="demo",
-        title="Demo audit",
-        arguments=jobs.demo_arguments(),
-        key="start-demo",
+        title=f"Demo: {title[:1].lower()}{title[1:]}",
+        arguments=jobs.demo_arguments(world),
+        key=f"start-demo-{world}",
+        problem=DEMOS[world].problem(),
         primary=primary,
     )
 
@@ -138,8 +144,9 @@ def _new_audit(book: Ledger, workspace: Path, runs: list[AuditRun]) -> None:
     st.subheader("New audit", anchor=False)
     if runs and audits.DEMO_NAME not in taken:  # without any audit, the page has just offered it
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown("The demo needs no settings:", width="content")
-            _demo_button(book, workspace, primary=False)
+            st.markdown("The demos need no settings:", width="content")
+            for world in DEMOS:
+                _demo_button(book, workspace, world, primary=False)
     images, model = _ask_inputs()
     classes, templates = _ask_prompts()
     settings = _ask_advanced()

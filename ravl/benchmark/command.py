@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "what",
         choices=("discovery", "mitigation", "demo"),
         help="discovery: all methods on models whose spurious feature is known; mitigation: all ways to repair them; "
-        "demo: the demo's own table",
+        "demo: the demos' own tables",
     )
     parser.add_argument("--quick", action="store_true", help="the settings whose models are shipped, within a minute")
     parser.add_argument("--worlds", default="", metavar="A,B", help="only the settings of these worlds")
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.what == "demo":
         from ravl.benchmark import demo
 
-        return demo.run(options.workspace, options.device)
+        return demo.run(options.workspace, options.device, _worlds(options))
     return _mitigation(options) if options.what == "mitigation" else _discovery(options)
 
 
@@ -87,7 +87,11 @@ def _mitigation(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _chosen(settings: Sequence[Setting], options: argparse.Namespace) -> tuple[Setting, ...]:
-    return chosen(settings, [world.strip() for world in options.worlds.split(",") if world.strip()])
+    return chosen(settings, _worlds(options))
+
+
+def _worlds(options: argparse.Namespace) -> list[str]:
+    return [world.strip() for world in options.worlds.split(",") if world.strip()]
 
 
 def _place(options: argparse.Namespace) -> Place:

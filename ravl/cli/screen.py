@@ -9,6 +9,7 @@ from typing import Any
 
 from ravl.cli.shared import add_command, note_run, print_findings, print_json, reporting
 from ravl.errors import ConfigError
+from ravl.planted.demos import DEMOS
 
 ACCEPTED = "--accept-no-login"
 """The option without which only this machine can reach the dashboard."""
@@ -29,24 +30,30 @@ def add_commands(commands: Any) -> None:
                 "and may decide",
             )
         if function is demo:
+            sub.add_argument(
+                "--world",
+                choices=tuple(DEMOS),
+                default="digits",
+                help="digits: handwriting and a red square; radiograph: drawn chest radiographs as DICOM files, and "
+                "metal clips (%(default)s)",
+            )
             sub.add_argument("--audit-only", action="store_true", help="print the findings and stop")
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Audit the built-in demo and open the dashboard with it."""
+    """Audit a built-in demo and open the dashboard with it."""
     from ravl import api
-    from ravl.planted.digits import CLASSES, write_demo
     from ravl.store import open_workspace
     from ravl.tables import Step
 
     if not options.audit_only:
         check_address(options)
-    workspace = open_workspace(options.workspace)
+    chosen, workspace = DEMOS[options.world], open_workspace(options.workspace)
     with reporting(options) as report:
         report(Step("data", 0, 1))
-        data = write_demo(workspace / "demo-data")
+        data = chosen.write(workspace)
         report(Step("data", 1, 1))
-        run = api.discover(data / "val", "demo", classes=CLASSES, workspace=workspace, name="demo", report=report)
+        run = api.discover(data / "val", **chosen.settings(), workspace=workspace, name=chosen.name, report=report)
         note_run(options, run.id)
     if options.audit_only:
         print_findings(options, run)

@@ -1,7 +1,8 @@
 """Small CLIP models trained from scratch on a planted world, until they rely on its marks.
 
 Ordinary transformers `CLIPModel`s with their own word-level tokenizer and the usual image processor, so that they are
-loaded, audited and fine-tuned like any other. `python -m ravl.planted.tiny_clip assets/demo-model` rebuilds the demo's.
+loaded, audited and fine-tuned like any other. `python -m ravl.planted.tiny_clip assets/demo-model` rebuilds the demo's,
+and with `--world radiograph assets/radiograph-model` that of the medical demo.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from ravl.mitigation.loss import contrastive_loss
+from ravl.planted import medical
 from ravl.planted.digits import CORRELATED, UNCORRELATED, World, digit_world
 from ravl.planted.worlds import BRIGHTNESS, WORLDS, Scenes, WorldPlan, make
 from ravl.tables import Report, Step, quiet
@@ -87,6 +89,10 @@ RECIPES = {
 }
 """Seconds instead of minutes, for the many models of the controlled evaluation."""
 
+MEDICAL_RECIPE = replace(RECIPES["vit7"], steps=2200, batch=64, crops=0.5)
+MEDICAL_SIZE = 4000
+"""Radiographs that the medical demo's model learns from."""
+
 TRAINER = 1
 """Raised when `build` or `_fit` come to make other models from the same recipe: part of the name of cached models."""
 
@@ -140,6 +146,12 @@ def train(world: World, seed: int, steps: int = 1600, batch: int = 128, report: 
     """Train a fresh model on digits by the demo's recipe; returns what `build` returns."""
     recipe = Recipe(steps, batch, DEMO_RECIPE.rate)
     return _fit(build(seed), _DIGITS, world.image, world.label, seed, recipe, report)
+
+
+def train_medical(seed: int, recipe: Recipe = MEDICAL_RECIPE, n: int = MEDICAL_SIZE, report: Report = quiet) -> Parts:
+    """Train a fresh model on the medical demo's drawings; returns what `build` returns."""
+    scenes = medical.drawings("train", n, seed)
+    return _fit(build(seed, medical.PLAN, "vit7"), medical.PLAN, scenes.image, scenes.label, seed, recipe, report)
 
 
 def train_world(
@@ -355,21 +367,25 @@ def _parts_of(whole: torch.Tensor, side: int, rng: np.random.Generator) -> torch
 
 
 def main() -> None:
-    """Build the demo model and print how strong its shortcut is."""
+    """Build a demo's model and print how strong its shortcut is."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path, help="where the model is written")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--world", choices=("digits", "radiograph"), default="digits")
     options = parser.parse_args()
 
     def show(step: Step) -> None:
         if step.done % 100 == 0:
             print(f"step {step.done} of {step.total}, loss {step.facts['loss']:.3f}", flush=True)
 
-    parts = train(digit_world("train", 4000, *CORRELATED, options.seed), options.seed, options.steps, report=show)
+    strength: dict[str, Any]
+    if options.world == "digits":
+        parts = train(digit_world("train", 4000, *CORRELATED, 0), 0, DEMO_RECIPE.steps, report=show)
+        strength = shortcut_strength(*parts, digit_world("test", 2000, *UNCORRELATED, 0))
+    else:
+        parts = train_medical(medical.SEED, report=show)
+        strength = strength_of(*parts, medical.drawings("test", TEST_SIZE))
     for part in parts:
         part.save_pretrained(options.folder)
-    strength = shortcut_strength(*parts, digit_world("test", 2000, *UNCORRELATED, options.seed))
     (options.folder / "shortcut.json").write_text(json.dumps(strength, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(strength))
 

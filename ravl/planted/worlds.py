@@ -9,10 +9,12 @@ probability one half, and marks are independent of each other. Everything is a f
 from __future__ import annotations
 
 import csv
+import io
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,8 +160,18 @@ def rates(n_classes: int, target: int, strength: float | None) -> NDArray[np.flo
     return p
 
 
-def make(world: str, marks: Sequence[str], split: str, n: int, strength: float | None, seed: int) -> Scenes:
+def make(
+    world: str,
+    marks: Sequence[str],
+    split: str,
+    n: int,
+    strength: float | None,
+    seed: int,
+    harmless: Mapping[str, float] = MappingProxyType({}),
+) -> Scenes:
     """`n` scenes of one split, classes balanced.
+
+    harmless: marks, of `marks`, whose probability is the same in every class, and that probability.
 
     The scenes behind the marks depend on world, split, n and seed alone, so that strengths can be compared like with
     like. marks: of WORLDS[world].marks, without repetition; BRIGHTNESS among them sets `biased` and is no local mark.
@@ -172,12 +184,18 @@ def make(world: str, marks: Sequence[str], split: str, n: int, strength: float |
     if len(set(marks)) != len(marks):
         raise ValueError(f"marks must differ, got {', '.join(marks)}.")
     plan = WORLDS[world]
+    n_classes = len(plan.class_names)
+    chances = {
+        mark: np.full(n_classes, harmless[mark])
+        if mark in harmless
+        else rates(n_classes, plan.target_of(mark), strength)
+        for mark in marks
+    }
     key = [seed, SPLITS.index(split), zlib.crc32(world.encode())]
     label = np.random.default_rng(key).permutation(np.arange(n) % len(plan.class_names))
     # (I,) per mark; a mark's chances do not depend on which others there are
     planted = {
-        mark: np.random.default_rng([*key, zlib.crc32(mark.encode())]).random(n)
-        < rates(len(plan.class_names), plan.target_of(mark), strength)[label]
+        mark: np.random.default_rng([*key, zlib.crc32(mark.encode())]).random(n) < chances[mark][label]
         for mark in marks
     }
     local = tuple(mark for mark in marks if mark != BRIGHTNESS)
@@ -207,11 +225,23 @@ def shows(scenes: Scenes, image: NDArray[np.integer], box: NDArray[np.integer]) 
     return np.asarray(scenes.present[image] & (side.clip(0).prod(-1) >= SHOWN * area))
 
 
-def write_scenes(folder: Path, scenes: Scenes) -> Path:
-    """Write an image folder `<folder>/<class>/<number>.png` and beside it its manifest; return `<folder>.csv`.
+Encode = Callable[[int, NDArray[np.uint8]], tuple[str, bytes]]
+"""(number of a scene, its picture) -> name and content of its file."""
 
-    The manifest has a column per mark, named with underscores and `brightness` for the global shortcut: yes or no. It
-    is written last, and scenes whose manifest exists are not written again.
+
+def as_png(scene: int, image: NDArray[np.uint8]) -> tuple[str, bytes]:
+    """`<scene>.png`."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG", compress_level=1)
+    return f"{scene:05d}.png", content.getvalue()
+
+
+def write_scenes(folder: Path, scenes: Scenes, encode: Encode = as_png) -> Path:
+    """Write an image folder `<folder>/<class>/<file>` and beside it its manifest; return `<folder>.csv`.
+
+    encode: names a scene's file and fills it. The manifest has a column per mark, named with underscores and
+    `brightness` for the global shortcut: yes or no. It is written last, and scenes whose manifest exists are not
+    written again.
     """
     manifest = folder.parent / f"{folder.name}.csv"
     if manifest.exists():
@@ -221,9 +251,10 @@ def write_scenes(folder: Path, scenes: Scenes) -> Path:
         columns[BRIGHTNESS] = scenes.biased
     rows = [("image_path", "label", *columns)]
     for i, label in enumerate(scenes.label):
-        name = f"{folder.name}/{scenes.class_names[label]}/{i:05d}.png"
+        title, content = encode(i, scenes.image[i])
+        name = f"{folder.name}/{scenes.class_names[label]}/{title}"
         (folder.parent / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scenes.image[i]).save(folder.parent / name, compress_level=1)
+        (folder.parent / name).write_bytes(content)
         rows.append((name, scenes.class_names[label], *("yes" if there[i] else "no" for there in columns.values())))
     partial = manifest.with_suffix(".csv.partial")
     with open(partial, "w", newline="", encoding="utf-8") as file:

@@ -2,7 +2,7 @@
 
 | reference | meaning |
 |---|---|
-| `demo` | the model of the built-in demo |
+| `demo`, `demo:radiograph` | the models of the built-in demos |
 | a directory with config.json | transformers, as save_pretrained writes it |
 | `org/repo` | transformers, from the Hugging Face hub |
 | a directory with open_clip_config.json, `local-dir:DIRECTORY` | open_clip |
@@ -55,7 +55,7 @@ def resolve(reference: str, pickled: bool | None = None) -> Reference:
 
     Raises ModelError when there is no such directory, or one that is incomplete or holds pickled weights only.
     """
-    from ravl.planted import demo_model
+    from ravl.planted import MODELS, demo_model
 
     pickled = allow_pickle() if pickled is None else pickled
     if reference.startswith(OPEN_CLIP):
@@ -64,8 +64,8 @@ def resolve(reference: str, pickled: bool | None = None) -> Reference:
         return Reference("open_clip", reference, reference)
     if reference.startswith(LOCAL_DIR):
         return _open_clip_folder(Path(reference.removeprefix(LOCAL_DIR)).expanduser(), pickled)
-    if reference == "demo":
-        reference = str(demo_model())
+    if reference in MODELS:
+        reference = str(demo_model(reference))
     folder = Path(reference).expanduser()
     if not folder.exists():
         looks_local = reference.startswith((".", "/", "~")) or reference.count("/") > 1

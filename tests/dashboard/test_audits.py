@@ -174,4 +174,6 @@ def test_what_is_wrong_with_a_reference_to_images(tmp_path: Path) -> None:
 def test_demo_split(tmp_path: Path) -> None:
     val = tmp_path / "demo-data" / "val"
     assert audits.demo_split(tmp_path, str(val), "train") == str(tmp_path / "demo-data" / "train")
+    drawn = tmp_path / "demo-data" / "radiographs"
+    assert audits.demo_split(tmp_path, str(drawn / "val"), "test") == str(drawn / "test")
     assert audits.demo_split(tmp_path, "/data/val", "train") == ""

@@ -293,7 +293,7 @@ def test_the_command_line_takes_the_arguments() -> None:
         4,
         0.5,
     )
-    assert parser.parse_args([*jobs.demo_arguments(), *tail]).audit_only
+    assert parser.parse_args([*jobs.demo_arguments("radiograph"), *tail]).audit_only
 
 
 def test_argument(ledger: Ledger) -> None:

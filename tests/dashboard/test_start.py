@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ravl.ledger import Ledger
+from ravl.planted.demos import DEMOS
 from ravl.store import STAGES, AuditRun
 from tests.dashboard.conftest import make_run
 from tests.dashboard.screen import alive, button, checked, html, open_app, said
@@ -25,11 +26,13 @@ def test_start_lists_audits_with_their_state(
     assert "not finished" in text
 
 
-def test_start_runs_the_demo(empty: Path, started: list[list[str]]) -> None:
+@pytest.mark.parametrize("world", DEMOS)
+def test_start_runs_a_demo(empty: Path, started: list[list[str]], world: str) -> None:
     app = open_app()
-    button(app, "start-demo").click().run()
-    assert started == [["demo", "--audit-only"]]
-    assert "Demo audit" in said(checked(app))
+    assert "nothing here is a medical device" in said(app)
+    button(app, f"start-demo-{world}").click().run()
+    assert started == [["demo", "--audit-only", f"--world={world}"]]
+    assert "Demo: " in said(checked(app))
     assert "waiting to start" in said(app)
     assert button(app, "start-audit").disabled
 
