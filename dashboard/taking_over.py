@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import identity, import_words, panels, readers, state, who, wording
 from dashboard.summaries import Finding
 from ravl.export.check import confirmed_list, parse
-from ravl.importing import Imported, compare, take_over
+from ravl.importing import Found, Imported, compare, take_over
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 
@@ -47,7 +47,7 @@ def _read(number: str, name: str, content: bytes) -> dict[str, Any]:
     return document
 
 
-def _entry(run: AuditRun, rows: tuple[Finding, ...], entry: import_words.Found) -> None:
+def _entry(run: AuditRun, rows: tuple[Finding, ...], entry: Found) -> None:
     """One feature of the list, and the one here that it is compared with."""
     titles = {row.feature: wording.title(row) for row in rows}
     with st.container(border=True, key=f"import-feature-{entry.feature}"):

@@ -142,10 +142,11 @@ def _damaged(workspace: Path) -> None:
 def _new_audit(book: Ledger, workspace: Path, runs: list[AuditRun]) -> None:
     taken = [run.name for run in runs]
     st.subheader("New audit", anchor=False)
-    if runs and audits.DEMO_NAME not in taken:  # without any audit, the page has just offered it
+    untried = [world for world, demo in DEMOS.items() if demo.name not in taken]
+    if runs and untried:  # without any audit, the page has just offered them
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown("The demos need no settings:", width="content")
-            for world in DEMOS:
+            st.markdown("Demos need no settings:", width="content")
+            for world in untried:
                 _demo_button(book, workspace, world, primary=False)
     images, model = _ask_inputs()
     classes, templates = _ask_prompts()

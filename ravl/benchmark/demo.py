@@ -80,7 +80,7 @@ def _measured(demo: Demo, plan: Plan, workspace: Path, device: str) -> dict[str,
             print(discovery[-1], file=sys.stderr, flush=True)
     audit = ravl.discover(data / "val", **settings)
     feature = int(audit.evidence().feature[0])
-    how = {"steps": 300, "batch_size": 128} | dict(demo.repair)
+    how: dict[str, Any] = {"steps": 300, "batch_size": 128} | dict(demo.repair)
     mitigation = []
     for seed in range(plan.mitigation_seeds):
         for method in plan.methods:
