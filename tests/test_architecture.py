@@ -101,7 +101,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.planted.tiny_clip": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "tokenizers"),
-        *("ravl.mitigation.loss", "ravl.planted", "ravl.planted.medical", "ravl.planted.digits", "ravl.planted.worlds", "PIL"),
+        *(
+            "ravl.mitigation.loss",
+            "ravl.planted",
+            "ravl.planted.medical",
+            "ravl.planted.digits",
+            "ravl.planted.worlds",
+            "PIL",
+        ),
     ),
     "ravl.planted.tiny_families": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "ravl.planted.*"),
