@@ -26,7 +26,7 @@ from tests.dashboard.screen import open_app, said
 from tests.medical import SALT, found, nodes, texts
 
 DEMO = DEMOS["radiograph"]
-SIZES = {"train": 150, "val": 240, "test": 150}
+SIZES = {"train": 150, "val": 240, "test": 180}
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,14 @@ def test_the_files_are_a_function_of_the_seed(tmp_path: Path, monkeypatch: pytes
 
 
 def test_harmless_marks_come_with_every_class_alike() -> None:
-    scenes = medical.drawings("train", 600)
+    scenes = medical.drawings("train", 300)
     target = scenes.label == scenes.class_names.index(DEMO.target)
     clips = scenes.present[:, scenes.marks.index(DEMO.mark)]
     assert clips[target].mean() > 0.95
     assert clips[~target].mean() < 0.05
     for mark, chance in medical.HARMLESS.items():
         shown = scenes.present[:, scenes.marks.index(mark)]
-        assert [shown[scenes.label == y].mean() for y in range(3)] == pytest.approx([chance] * 3, abs=0.07)
+        assert [shown[scenes.label == y].mean() for y in range(3)] == pytest.approx([chance] * 3, abs=0.1)
 
 
 def test_without_pydicom_one_sentence_says_what_to_install(
@@ -109,7 +109,7 @@ def test_the_shipped_model_has_learned_the_shortcut() -> None:
     from ravl.planted import demo_model
 
     parts = (kind.from_pretrained(demo_model(DEMO.model)) for kind in (CLIPModel, AutoTokenizer, CLIPImageProcessorPil))
-    strength = strength_of(*parts, medical.drawings("test", 600, seed=5))[DEMO.mark]
+    strength = strength_of(*parts, medical.drawings("test", 300, seed=5))[DEMO.mark]
     assert strength["eps1"] > 0.10
     assert strength["eps2"] > 0.10
     assert strength["unmarked"] > 0.8
@@ -130,6 +130,26 @@ def test_the_metal_clips_are_the_first_flagged_feature(run: AuditRun) -> None:
     scene = np.array([medical.scene_number(path) for path in paths_of(run.images())])
     marked = shows(scenes, scene[regions.image], regions.box)[:, scenes.marks.index(DEMO.mark)]
     assert marked[exemplars.region[exemplars.rows_of(feature)[:10]]].mean() >= 0.7
+
+
+def test_a_short_repair_lifts_the_worst_group(workspace: Path, run: AuditRun) -> None:
+    data, feature = workspace / DEMO.folder, int(run.evidence().feature[0])
+    result = ravl.mitigate(
+        *(run, data / "train"),
+        test=data / "test.csv",
+        features=[feature],
+        steps=40,
+        batch_size=32,
+        lr=1e-3,
+        reaudit=False,
+        device="cpu",
+    )
+    group = f"no finding, {DEMO.mark.replace(' ', '_')}=yes"
+    before, after = (
+        next(row["accuracy"] for row in result[when]["groups"] if row["name"] == group) for when in ("before", "after")
+    )
+    assert before < 0.6
+    assert after >= before + 0.1
 
 
 # --- names of patients -----------------------------------------------------------------------------------------------

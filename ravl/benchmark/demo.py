@@ -91,7 +91,8 @@ def _measured(demo: Demo, plan: Plan, workspace: Path, device: str) -> dict[str,
                 features=[feature],
                 method=method,
                 reaudit=False,  # compared are trainings
-                **how,
+                steps=how["steps"],
+                batch_size=how["batch_size"],
                 seed=seed,
                 device=device,
             )
