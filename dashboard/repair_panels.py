@@ -21,7 +21,7 @@ from dashboard.repaired import (
     second_audit,
     spread,
 )
-from ravl.data import load_images
+from ravl.data import load_images, path_of
 from ravl.errors import DataError
 from ravl.store import AuditRun, MitigationFolder, origin_of
 from ravl.tables import ImageSet
@@ -195,7 +195,7 @@ def _changed(folder: MitigationFolder) -> None:
 def _thumbnail(images: ImageSet, number: int, item: ChangedImage) -> Thumbnail:
     picture, missing = None, ""
     try:
-        path = Path(images.root) / str(images.file[item.image])
+        path = Path(path_of(images, item.image))
         picture = _picture(str(path), path.stat().st_mtime_ns, images, item.image)
     except FileNotFoundError:
         missing = "The image file is no longer where it was."

@@ -140,7 +140,6 @@ def test_a_short_repair_lifts_the_worst_group(workspace: Path, run: AuditRun) ->
         features=[feature],
         steps=40,
         batch_size=32,
-        lr=1e-3,
         reaudit=False,
         device="cpu",
     )

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import jobs, readiness, repair_panels
 from dashboard.readiness import Need, Probe
 from ravl.config import MitigationConfig
+from ravl.data import Reading, read_images
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from tests.dashboard.conftest import make_mitigation, make_run
@@ -117,6 +118,18 @@ def test_repair_shows_the_images_that_changed(run: AuditRun, confirm: Callable[[
     assert "data:image/jpeg" in galleries[1]
     button(app, "all-changed-True-ravl").click().run()
     assert [page.count("<figure>") for page in changed_galleries(checked(app))] == [2, 13]
+
+
+def test_images_with_hidden_names_are_shown(run: AuditRun, confirm: Callable[[], None], template: Path) -> None:
+    """DICOM files always have pseudonyms: the name that is kept is no path."""
+    confirm()
+    make_mitigation(run)
+    hidden = read_images(template / "images", reading=Reading(salt="ab" * 32, hide_names=True))
+    assert not any((template / "images" / name).exists() for name in hidden.file)
+    run.mitigation("ravl").save_images(hidden)
+    galleries = changed_galleries(open_app("repair"))
+    assert [page.count("data:image/jpeg") for page in galleries] == [2, 12]
+    assert not any("no longer" in page for page in galleries)
 
 
 def test_an_image_that_is_gone_is_said(workspace: Path, book: Ledger, tmp_path: Path, template: Path) -> None:
