@@ -132,13 +132,13 @@ def test_the_metal_clips_are_the_first_flagged_feature(run: AuditRun) -> None:
     assert marked[exemplars.region[exemplars.rows_of(feature)[:10]]].mean() >= 0.7
 
 
-def test_a_short_repair_lifts_the_worst_group(workspace: Path, run: AuditRun) -> None:
+def test_a_short_repair_lifts_the_group_that_suffered(workspace: Path, run: AuditRun) -> None:
     data, feature = workspace / DEMO.folder, int(run.evidence().feature[0])
     result = ravl.mitigate(
         *(run, data / "train"),
         test=data / "test.csv",
         features=[feature],
-        steps=40,
+        steps=100,
         batch_size=32,
         reaudit=False,
         device="cpu",
