@@ -257,6 +257,12 @@ def test_summaries_add_up_what_counts():
     assert math.isnan(textures.precision)
 
 
+def test_it_is_told_in_which_world_marks_were_missed():
+    summaries = summarise(some_rows())
+    assert report.missed_line(summaries) == "Learned marks that were not found, at any V: digits 1 of 3."
+    assert report.missed_line([replace(s, found=s.learned) for s in summaries]) == ""
+
+
 def test_goals_are_met_missed_or_not_measured():
     summaries = summarise(some_rows())
     assert [goal.met for goal in goals(summaries)] == [True, False, True, False, None]

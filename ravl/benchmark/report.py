@@ -93,6 +93,7 @@ def markdown(document: dict[str, Any], summaries: Sequence[Summary]) -> str:
         "## Goals",
         "",
         *goal_lines([Goal(**goal) for goal in document["goals"]]),
+        *(["", missed] if (missed := missed_line(summaries)) else []),
     ]
     lines += _section(f"Learned settings with V >= {CLEAR}, clustered as by default", summaries, "V >=", "auto")
     lines += _section(f"The same, clustered on the final embeddings (V >= {CLEAR})", summaries, "V >=", "final")
@@ -162,6 +163,14 @@ def _by_group(summaries: Sequence[Summary]) -> list[str]:
     return table(head, body)
 
 
+def missed_line(summaries: Sequence[Summary]) -> str:
+    """Where the learned marks are that nothing flagged shows, most missed first; empty where all are found."""
+    worlds = [s for s in summaries if (s.method, s.space, s.by) == (OURS, "auto", "world") and s.found < s.learned]
+    worlds.sort(key=lambda s: (s.found - s.learned, s.value))
+    told = ", ".join(f"{s.value} {s.learned - s.found} of {s.learned}" for s in worlds)
+    return f"Learned marks that were not found, at any V: {told}." if told else ""
+
+
 def _mean_text(s: Summary) -> str:
     if not s.settings:
         return ""
@@ -195,6 +204,7 @@ def readme_block(folder: Path) -> str:
         "",
         *goal_lines([Goal(**goal) for goal in document["goals"]]),
         "",
+        *([missed, ""] if (missed := missed_line(summaries)) else []),
         f"Commit {', '.join(document['commits'])}, {document['machine']}. All tables: "
         f"[{RESULTS}/{NAME}.md]({RESULTS}/{NAME}.md).",
     ]
