@@ -18,7 +18,7 @@ from ravl.store import AuditRun
 from ravl.tables import NOISE, Regions
 from tests.test_evidence import Case, as_if_never_there
 from tests.test_families import clustering_of, direction, scores_with
-from tests.toys import COLOURS, ColourModel, paint
+from tests.toys import COLOURS, ColourModel, painted_folder
 
 ANY = AuditConfig("images", "model")
 
@@ -96,15 +96,7 @@ def test_parts_are_not_put_together_again_for_being_near() -> None:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """Quadrants of random colours, labelled by the first."""
-    folder = tmp_path_factory.mktemp("colours")
-    rng = np.random.default_rng(0)
-    for i in range(80):
-        cells = [str(c) for c in rng.choice(list(COLOURS), 4)]
-        path = folder / cells[0] / f"{i:03d}.png"
-        path.parent.mkdir(exist_ok=True)
-        paint(cells).save(path)
-    return folder
+    return painted_folder(tmp_path_factory.mktemp("colours"), 80)
 
 
 def configured(images: Path, second_look: bool = True) -> AuditConfig:

@@ -17,20 +17,12 @@ from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.store.run import REVISED
 from ravl.tables import columns
-from tests.toys import COLOURS, ColourModel, paint
+from tests.toys import COLOURS, ColourModel, painted_folder
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """Quadrants of random colours, labelled by the first."""
-    folder = tmp_path_factory.mktemp("colours")
-    rng = np.random.default_rng(0)
-    for i in range(120):
-        cells = [str(c) for c in rng.choice(list(COLOURS), 4)]
-        path = folder / cells[0] / f"{i:03d}.png"
-        path.parent.mkdir(exist_ok=True)
-        paint(cells).save(path)
-    return folder
+    return painted_folder(tmp_path_factory.mktemp("colours"), 120)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,3 +108,14 @@ def paint(cells: Sequence[str], side: int = 16) -> Image.Image:
         x, y = half * (place % 2), half * (place // 2)
         image.paste(colour, (x, y, x + half, y + half))
     return image
+
+
+def painted_folder(folder: Path, n: int) -> Path:
+    """`n` pictures as `class/number.png`: quadrants of random colours, labelled by the first."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        cells = [str(c) for c in rng.choice(list(COLOURS), 4)]
+        path = folder / cells[0] / f"{i:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        paint(cells).save(path)
+    return folder
