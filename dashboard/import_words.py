@@ -62,4 +62,5 @@ def counts(entry: Found) -> str:
 
 def recorded(found: Imported) -> str:
     """What was done."""
-    return f"Taken over: {count(taken(found), 'decision')} of {plain(found.source)}. Review them again."
+    n = taken(found)
+    return f"Taken over: {count(n, 'decision')} of {plain(found.source)}. Review {'it' if n == 1 else 'them'} again."
