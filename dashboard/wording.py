@@ -61,8 +61,8 @@ DEMOS = {
     ),
     "radiograph": (
         "Chest radiographs",
-        "A model tells a large heart and a collapsed lung from chest radiographs without a finding. Metal clips on the "
-        "chest mislead it, as they have misled real models. The radiographs come as DICOM files with invented names of "
+        "A model reads chest radiographs: cardiomegaly, pneumothorax, or no finding. Metal clips on the chest mislead "
+        "it, as they have misled real models. The radiographs come as DICOM files with invented names of "
         "patients in their headers, and no page will show one. **They are drawn by a program: nobody was X-rayed, and "
         "nothing here is a medical device.**",
     ),
