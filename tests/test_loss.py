@@ -173,7 +173,8 @@ def test_an_unlabelled_images_spurious_region_counts_and_its_relevant_one_does_n
         return region_losses(**given | {k: given[k][left] for k in ("region", "image_of", "spurious")})
 
     assert all(float(less) < float(all_) for less, all_ in zip(without(1), base, strict=True))
-    assert all(float(same) == float(all_) for same, all_ in zip(without(2), base, strict=True))
+    # to rounding: a product of another shape may be summed in another order
+    assert all(float(same) == pytest.approx(float(all_), rel=1e-6) for same, all_ in zip(without(2), base, strict=True))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

@@ -50,11 +50,13 @@ ARCHITECTURES = {
     "vit12": Architecture(side=48, patch=12, layers=3, width=96),
     "vit8": Architecture(side=48, patch=8, layers=3, width=64),
     "vit7": Architecture(side=56, patch=7, layers=3, width=64),
+}
+"""vit14, vit12: 4 x 4 patches and vit8: 6 x 6, for grid:2. vit7: 8 x 8, so that a region of grid:4 holds four."""
+LARGE = {
     "b32": Architecture(side=224, patch=32, layers=12, width=768, heads=12),
     "l14": Architecture(side=224, patch=14, layers=24, width=1024, heads=16),
 }
-"""vit14, vit12: 4 x 4 patches and vit8: 6 x 6, for grid:2. vit7: 8 x 8, so that a region of grid:4 holds four.
-b32, l14: the vision towers of CLIP ViT-B/32 and ViT-L/14, to measure what a step costs; no recipe trains them here."""
+"""The vision towers of CLIP ViT-B/32 and ViT-L/14, to measure what they cost; no recipe trains them."""
 
 
 @dataclass(frozen=True)
@@ -329,9 +331,10 @@ def cached_model(
 
 
 def _tower(architecture: str) -> Architecture:
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
-    return ARCHITECTURES[architecture]
+    known = ARCHITECTURES | LARGE
+    if architecture not in known:
+        raise ValueError(f"architecture must be one of {', '.join(known)}, got {architecture!r}.")
+    return known[architecture]
 
 
 def _tokens(tokenizer: Any, templates: Sequence[str], class_names: Sequence[str]) -> list[dict[str, torch.Tensor]]:
