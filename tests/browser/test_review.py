@@ -101,6 +101,8 @@ def test_from_a_decision_to_the_next_feature_is_a_moment(window: Window, workspa
     window.open("review")
     announce(window, "Quick")
     window.page.get_by_test_id("stMain").get_by_text("Only flagged").click()
+    # the page has caught up once it counts all features, not the only flagged one
+    expect(window.page.get_by_text(re.compile(r"feature \d+ of (?!1\b)\d+"))).to_be_visible(timeout=60 * SECONDS)
     window.settle()
     window.page.locator("h1").click()
     spent = []
@@ -174,7 +176,7 @@ def test_what_people_write_is_shown_as_text(window: Window, workspace: Path, run
     window.open(f"review?run={run.id}&feature={feature}")
     expect(window.page.get_by_role("heading", name=NASTY[:40]).first).to_be_visible()
     note = window.page.get_by_role("textbox", name="Note")
-    assert note.input_value() == (NASTY + "long " * 2000).strip()
+    expect(note).to_have_value((NASTY + "long " * 2000).strip(), timeout=60 * SECONDS)
     window.page.get_by_text(re.compile(r"History \(")).click()
     expect(window.page.get_by_text("characters)").first).to_be_visible()
     assert window.complaints == []
