@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dashboard.wording import count
 from ravl.data.duplicates import duplicates
 from ravl.tables import ImageSet
 
@@ -67,7 +68,7 @@ def _listed(
     if not rows:
         return None
     columns = {"File": [file for file, _ in rows], "Reason": [reason for _, reason in rows]}
-    return Concern(_counted(len(rows), one, many), meaning, columns, serious)
+    return Concern(count(len(rows), one, many), meaning, columns, serious)
 
 
 def _repeated(
@@ -82,8 +83,4 @@ def _repeated(
             columns["File"].append(str(images.file[i]))
             columns["Label"].append(images.class_names[label] if label >= 0 else "")
             columns["Same picture as"].append(", ".join(str(images.file[j]) for j in ids if j != i))
-    return Concern(_counted(len(sets), one, many), meaning, columns, serious)
-
-
-def _counted(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
+    return Concern(count(len(sets), one, many), meaning, columns, serious)

@@ -26,18 +26,17 @@ import torch
 from PIL import Image
 
 from ravl.errors import ConfigError
-from ravl.planted.tiny_clip import ARCHITECTURES, LARGE, build, tokenizer_of
+from ravl.planted.tiny_clip import TOWERS, build, tokenizer_of
 from ravl.planted.worlds import WORLDS
 
 SIGLIP = "siglip-b16"
-KNOWN = ARCHITECTURES | LARGE
 OUT = "assets/bench-audits.json"
 CLASSES = 10
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m ravl.bench audits`."""
-    known = ", ".join((*sorted(KNOWN), SIGLIP))
+    known = ", ".join((*sorted(TOWERS), SIGLIP))
     parser.add_argument("--models", default=f"b32,{SIGLIP}", help=f"of {known} (%(default)s)")
     parser.add_argument("--images", type=int, default=200, help="images of the set (%(default)s)")
     parser.add_argument("--side", type=int, default=224, help="their side in pixels (%(default)s)")
@@ -50,8 +49,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure, print and write the rows; returns all of the file. Raises ConfigError for a model that is not known."""
     names = [name.strip() for name in options.models.split(",")]
     for name in names:
-        if name not in (*KNOWN, SIGLIP):
-            raise ConfigError(f"--models must name some of {', '.join((*KNOWN, SIGLIP))}, got {name!r}.")
+        if name not in (*TOWERS, SIGLIP):
+            raise ConfigError(f"--models must name some of {', '.join((*TOWERS, SIGLIP))}, got {name!r}.")
     path = Path(options.out)
     rows: dict[str, dict[str, Any]] = {row["audit"]: row for row in _read(path)}
     with tempfile.TemporaryDirectory() as folder:

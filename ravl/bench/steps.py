@@ -36,12 +36,11 @@ from ravl.mitigation.gradients import Gradients
 from ravl.mitigation.objective import Objective
 from ravl.mitigation.training import trainable, update
 from ravl.planted.digits import CLASSES
-from ravl.planted.tiny_clip import ARCHITECTURES, LARGE, build
+from ravl.planted.tiny_clip import TOWERS, build
 from ravl.tables import Regions
 from ravl.vlm.differentiable import LearningModel
 
 COMPARED = ("standard", "paper", "ravl")
-KNOWN = ARCHITECTURES | LARGE
 OUT = "assets/bench-steps.json"
 
 
@@ -92,7 +91,7 @@ def works_of(model: LearningModel, training: Training, micro: int, half: bool) -
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m ravl.bench steps`."""
-    parser.add_argument("--models", default="b32,l14", help=f"of {', '.join(sorted(KNOWN))} (%(default)s)")
+    parser.add_argument("--models", default="b32,l14", help=f"of {', '.join(sorted(TOWERS))} (%(default)s)")
     parser.add_argument("--batch", type=int, default=128, help="images of a step (%(default)s)")
     parser.add_argument("--micro", type=int, help="images embedded at once (default: all)")
     parser.add_argument("--grid", type=int, default=3, help="regions: a grid of so many cells a side (%(default)s)")
@@ -106,20 +105,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure, print and write the table; returns it. Raises ConfigError for a model that is not known."""
     names = [name.strip() for name in options.models.split(",")]
     for name in names:
-        if name not in KNOWN:
-            raise ConfigError(f"--models must name some of {', '.join(sorted(KNOWN))}, got {name!r}.")
+        if name not in TOWERS:
+            raise ConfigError(f"--models must name some of {', '.join(sorted(TOWERS))}, got {name!r}.")
     rows: list[dict[str, Any]] = []
     for name in names:
         rows += _measured(name, options)
         for row in rows[-len(COMPARED) :]:
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     table = {
-        "device": _device_name(rows[0].pop("device")),
+        "device": _device_name(rows[0]["device"]),
         "torch": torch.__version__,
         "batch": options.batch,
         "micro_batch": options.micro or options.batch,
         "regions_per_image": options.grid**2,
-        "precision": rows[0].pop("precision"),
+        "precision": rows[0]["precision"],
         "steps": [{key: value for key, value in row.items() if key not in ("device", "precision")} for row in rows],
     }
     Path(options.out).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -132,7 +131,7 @@ def _measured(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             part.save_pretrained(folder)
         model = vlm.load(folder, options.device)
     half = uses_half(MitigationConfig(precision=options.precision), model.device.type)
-    training = _invented(model, KNOWN[name].side, options.batch, options.grid)
+    training = _invented(model, TOWERS[name].side, options.batch, options.grid)
     works = works_of(model, training, options.micro or options.batch, half)
     if model.device.type == "cuda":
         works = {method: partial(_finished, work) for method, work in works.items()}

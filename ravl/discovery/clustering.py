@@ -275,9 +275,9 @@ def _split_widespread(
     deeper: int,
 ) -> tuple[Labels, Vectors]:
     label, strength = _fit_hdbscan(vectors, least, config.min_samples)
-    parts = [np.flatnonzero(label == c) for c in range(int(label.max(initial=NOISE)) + 1)]
+    found = [np.flatnonzero(label == c) for c in range(int(label.max(initial=NOISE)) + 1)]
     n_found = 0
-    for members in parts:
+    for members in found:
         inner: Labels = np.zeros(len(members), np.int64)
         if deeper and len(np.unique(image[members])) > most_images:
             own = _around_own_mean(vectors[members], config)

@@ -57,6 +57,8 @@ LARGE = {
     "l14": Architecture(side=224, patch=14, layers=24, width=1024, heads=16),
 }
 """The vision towers of CLIP ViT-B/32 and ViT-L/14, to measure what they cost; no recipe trains them."""
+TOWERS = ARCHITECTURES | LARGE
+"""All that can be built."""
 
 
 @dataclass(frozen=True)
@@ -331,10 +333,9 @@ def cached_model(
 
 
 def _tower(architecture: str) -> Architecture:
-    known = ARCHITECTURES | LARGE
-    if architecture not in known:
-        raise ValueError(f"architecture must be one of {', '.join(known)}, got {architecture!r}.")
-    return known[architecture]
+    if architecture not in TOWERS:
+        raise ValueError(f"architecture must be one of {', '.join(TOWERS)}, got {architecture!r}.")
+    return TOWERS[architecture]
 
 
 def _tokens(tokenizer: Any, templates: Sequence[str], class_names: Sequence[str]) -> list[dict[str, torch.Tensor]]:
