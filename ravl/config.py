@@ -419,8 +419,8 @@ class MitigationConfig:
     )
     region_share: float | None = option(
         None,
-        "share of a batch's images whose regions enter the losses; empty: three in ten for ravl, where the exchange "
-        "does most of the work and a step then costs about 1.5 times a plain one, else all, as in the paper",
+        "share of a batch's images whose regions enter the losses; empty: a quarter for ravl, where the exchange does "
+        "most of the work and a step then costs less than 1.5 times a plain one, else all, as in the paper",
         low=0.01,
         high=1,
     )

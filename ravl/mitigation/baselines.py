@@ -57,7 +57,7 @@ class Method:
 
 METHODS = {
     # ours and its parts
-    "ravl": Method(term="regions", exchange="both", region_share=0.3),
+    "ravl": Method(term="regions", exchange="both", region_share=0.25),
     "families": Method(term="regions"),
     "exchange": Method(exchange="both"),
     "erase": Method(exchange="remove"),
