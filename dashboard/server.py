@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
-import ravl.config
+import ravl
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -87,7 +87,7 @@ def environment(workspace: Path | str | None = None, accepted: bool = False) -> 
     They need not be installed: a checkout works from any current directory. `workspace` sets RAVL_WORKSPACE too.
     accepted: that others can reach the server though there is no login.
     """
-    roots = [str(Path(ravl.config.__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1])]
+    roots = [str(Path(ravl.__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1])]
     given = os.environ.get("PYTHONPATH")
     path = os.pathsep.join(dict.fromkeys([*roots, *([given] if given else [])]))
     chosen = {} if workspace is None else {"RAVL_WORKSPACE": str(workspace)}

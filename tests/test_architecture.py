@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # 0  records and settings
     "ravl": ("ravl.api", "ravl.store"),
     "ravl.errors": (),
-    "ravl.config": ("ravl.errors",),
+    "ravl.config*": ("ravl.config.*", "ravl.errors"),
     "ravl.tables*": ("ravl.tables.*", "numpy", "numpy.*"),
     # 1  images, counts
     "ravl.data.manifest": ("ravl.data.*", *RECORDS, "pandas"),
@@ -190,7 +190,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # 7  what the screen shows: no streamlit
     "dashboard": (),
     "dashboard.__main__": ("streamlit.web",),
-    "dashboard.server": ("ravl.config",),
+    "dashboard.server": ("ravl",),
     "dashboard.jobs": ("dashboard.identity", "dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
     "dashboard.charts": (*PURE, "plotly.*"),
     "dashboard.readiness": (
