@@ -45,8 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # 2  what is kept, and the science: no torch
     "ravl.store*": ("ravl", "ravl.store.*", *RECORDS, "pandas"),
     "ravl.chain": (),
-    "ravl.sealing": ("ravl.chain", "sqlalchemy"),
-    "ravl.ledger": (*RECORDS, "ravl.chain", "ravl.sealing", "sqlalchemy", "sqlalchemy.*"),
+    "ravl.ledger*": ("ravl.ledger.*", *RECORDS, "ravl.chain", "sqlalchemy", "sqlalchemy.*"),
     "ravl.export": ("ravl.export.*",),
     "ravl.export.check": (
         "ravl.chain",

@@ -136,6 +136,6 @@ def test_the_ledger_keeps_who_changed_what(tmp_path):
     ):
         with pytest.raises(ConfigError):
             bad()
-    with pytest.raises(Exception, match="append-only"), book._engine.begin() as connection:
+    with pytest.raises(Exception, match="append-only"), book._database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM groupings")
     book.close()
