@@ -129,7 +129,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.bench": (),
     "ravl.bench.__main__": ("ravl.bench.*", "ravl.errors"),
     "ravl.bench.timing": (),
-    "ravl.bench.audits": ("ravl", *RECORDS, "ravl.planted.*", "PIL", "torch", *TRANSFORMERS),
+    "ravl.bench.audits": ("ravl", *RECORDS, "ravl.planted.*", "PIL", "torch"),
     "ravl.bench.stages": (
         *(*RECORDS, "ravl.bench.*", "ravl.discovery.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
     ),

@@ -33,6 +33,9 @@ from ravl.tables import Report, Step, quiet
 _SPECIAL = ("<pad>", "<unk>", "<start>", "<end>")
 _DIGITS = WORLDS["digits"]
 
+CONTEXT = 16
+"""Tokens of a text, at most."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -113,11 +116,7 @@ def build(seed: int, plan: WorldPlan = _DIGITS, architecture: str = "vit14") -> 
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     shape, tokenizer = _tower(architecture), tokenizer_of(plan)
-    text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
-    text |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    vision = {"hidden_size": shape.width, "intermediate_size": 4 * shape.width, "num_hidden_layers": shape.layers}
-    vision |= {"num_attention_heads": shape.heads, "image_size": shape.side, "patch_size": shape.patch}
+    text, vision = towers(tokenizer, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
@@ -125,6 +124,16 @@ def build(seed: int, plan: WorldPlan = _DIGITS, architecture: str = "vit14") -> 
         size={"shortest_edge": shape.side}, crop_size={"height": shape.side, "width": shape.side}
     )
     return module, tokenizer, processor
+
+
+def towers(tokenizer: Any, shape: Architecture) -> tuple[dict[str, int], dict[str, int]]:
+    """What transformers has to know of a text tower, 2 x 64, for these words, and of a vision tower of this shape."""
+    text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": CONTEXT}
+    text |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    vision = {"hidden_size": shape.width, "intermediate_size": 4 * shape.width, "num_hidden_layers": shape.layers}
+    vision |= {"num_attention_heads": shape.heads, "image_size": shape.side, "patch_size": shape.patch}
+    return text, vision
 
 
 def tokenizer_of(plan: WorldPlan) -> Any:
@@ -142,7 +151,7 @@ def tokenizer_of(plan: WorldPlan) -> Any:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>",
-        model_max_length=16,
+        model_max_length=CONTEXT,
     )  # fmt: skip
 
 
