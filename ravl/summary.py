@@ -73,7 +73,7 @@ def findings(run: AuditRun) -> dict[str, Any]:
 
 
 def _features(run: AuditRun, images: ImageSet, regions: Regions) -> list[dict[str, Any]]:
-    """Every feature in rank order.
+    """Every feature in rank order, but those that a merge or a split retired.
 
     Keys: feature, pull_class, flagged (by the audit's rule), passes (the paper's rule), grade and reason of the
     evidence, influence, influence_above_chance, gap, gap_above_chance with its interval, p, q, supported, n_regions,
@@ -81,8 +81,10 @@ def _features(run: AuditRun, images: ImageSet, regions: Regions) -> list[dict[st
     operator, with counts), pasted, per_class (the signed gap and its counts) and ten exemplars.
     """
     scores, chance, evidence, exemplars = run.features(), run.significance(), run.evidence(), run.exemplars()
-    features = []
+    existing, features = set(scores.existing.tolist()), []
     for place, feature in enumerate(evidence.feature.tolist()):
+        if feature not in existing:
+            continue
         row, test = scores.row_of(feature), chance.row_of(feature)
         pull = int(scores.pull_class[row])
         features.append(

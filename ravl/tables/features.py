@@ -134,9 +134,9 @@ class Families:
 
 @dataclass(frozen=True)
 class FeatureScores:
-    """The paper's scores, one entry per feature, best first.
+    """The paper's scores, one entry per feature id ever given, best first.
 
-    feature: (F,) int32, cluster id.
+    feature: (F,) int32, feature id.
     pull_class: (F,) int16, most frequent wrong prediction where the feature decides; -1 where it decides no error.
     influence: (F,) float32 in [0, 1]; NaN where no class loses accuracy or no such error can be judged.
     gap: (F,) float32 >= 0, sum of |gap_y| over the classes where it is defined; NaN where it is nowhere defined.
@@ -179,6 +179,11 @@ class FeatureScores:
 
     def __len__(self) -> int:
         return len(self.feature)
+
+    @property
+    def existing(self) -> NDArray[np.int32]:
+        """Ids of the features that some region shows, best first: not those that a merge or a split retired."""
+        return self.feature[self.n_regions > 0]
 
     def row_of(self, feature: int) -> int:
         """The row of a feature id. Raises KeyError for an unknown id."""
