@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ravl.evaluation import group_accuracy
+from ravl.evaluation import as_document, group_accuracy
 from ravl.store import AuditRun
 from ravl.tables import BY_OPERATOR, RATES, Evidence, FeatureScores, ImageSet, Regions, Significance, columns
 
@@ -33,9 +33,9 @@ def findings(run: AuditRun) -> dict[str, Any]:
 
     Keys: run, path, rule, accuracy, worst_group {name, accuracy, n}, n_images, n_skipped, n_errors, n_regions,
     noise_share, encoder of the regions {name, why} (null for audits that kept none), agreement of the fast region
-    encoder with `crop` {n, cosine, same_class, rank_correlation}, seconds per stage, and features, best first (see
-    `_feature`). The worst group is taken over class x presence of the first feature when that is flagged, else over the
-    classes.
+    encoder with `crop` {n, cosine, same_class, spearman}, seconds per stage, and features, best first (see
+    `_features`). The worst group is taken over class x presence of the first feature when that is flagged, else over
+    the classes.
     """
     images, regions, zero_shot = run.images(), run.regions(), run.zero_shot()
     evidence, feature_of = run.evidence(), run.feature_label()
@@ -47,19 +47,12 @@ def findings(run: AuditRun) -> dict[str, Any]:
         present[top] = has
     names = {feature: f"feature {feature}" for feature in present}
     groups = group_accuracy(zero_shot.predicted, images.label, images.class_names, present, names, images.groups)
-    worst = groups.worst()
     return {
         "run": run.id,
         "path": str(run.path),
         "rule": run.config.evidence.rule,
         "accuracy": number(zero_shot.correct.mean()),
-        "worst_group": None
-        if worst is None
-        else {
-            "name": str(groups.name[worst]),
-            "accuracy": number(groups.accuracy[worst]),
-            "n": int(groups.n[worst]),
-        },
+        "worst_group": as_document(groups)["worst_group"],
         "n_images": len(images),
         "n_skipped": len(images.skipped),
         "n_errors": int(np.count_nonzero(~zero_shot.correct)),

@@ -58,9 +58,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.export.*": (
         *("ravl", *RECORDS, "ravl.chain", "ravl.export.*", "ravl.ledger", "ravl.mitigation.card", "ravl.store"),
-        "ravl.summary",
+        *("ravl.discovery.scoring", "ravl.summary"),
     ),
-    "ravl.importing": (*RECORDS, "ravl.ledger", "ravl.store"),
+    "ravl.importing": (*RECORDS, "ravl.discovery.scoring", "ravl.ledger", "ravl.store"),
     "ravl.report": ("ravl.report.*",),
     "ravl.report.*": ("ravl.report.*", "jinja2", "markupsafe"),
     "ravl.readings": (*RECORDS, "ravl.ledger"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl import api, audit, stages
+from ravl import api, audit, export, stages
 from ravl.cli import main
 from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, PromptsConfig, RegionsConfig
 from ravl.discovery.families import merge, split
@@ -89,6 +89,10 @@ def test_what_a_merge_retired_is_neither_listed_nor_taken(run, capsys):
         assert main(list(command)) == 2
         assert f"got {a}. ravl show lists them." in capsys.readouterr().err
     assert api.confirmed_features(merged) == {other: f"feature {other}"}
+    with closing(Ledger(run.path.parents[1])) as book:
+        exported = {entry["feature"]: entry for entry in export.confirmed(merged, book)["features"]}
+    assert (exported[a]["scores"], exported[a]["regions"]) == (None, [])
+    assert exported[other]["scores"]["n_regions"] == len(exported[other]["regions"]) > 0
 
 
 def test_what_was_merged_can_be_split(run):

@@ -105,7 +105,7 @@ def reduce(clustering: Clustering, features: NDArray[Any], position: NDArray[np.
 
 
 def assign(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-    """(n,) feature id of new regions: the nearest medoid if the cosine reaches its `min_similarity`, else NOISE.
+    """(n,) cluster id of new regions: the nearest medoid if the cosine reaches its `min_similarity`, else NOISE.
 
     By construction about 5 % of a cluster's own regions would not join it again. Arguments and Raises as in `reduce`.
     """

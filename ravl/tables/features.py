@@ -49,9 +49,9 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Clustering:
-    """Regions grouped into features, and the rule that assigns new regions.
+    """Regions grouped into clusters, and the rule that assigns new regions.
 
-    label: (R,) int32, feature id or NOISE; ids run from 0 by falling size.
+    label: (R,) int32, cluster id or NOISE; ids run from 0 by falling size.
     strength: (R,) float32 in [0, 1], how firmly a region belongs to its cluster.
     medoid: (C,) int32, the region closest to all others of its cluster.
     position_mean: (P, M) float32, mean vector of each region position (one row when there are no positions).
