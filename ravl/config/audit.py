@@ -188,7 +188,9 @@ class EvidenceConfig:
     max_images: int = option(2000, "images per feature that are scored again; beyond that a random sample", low=20)
     max_pasted: int = option(100, "images per feature into which it is pasted", low=0)
     second_look: bool = option(
-        True, "cluster a feature within itself where removing it fixes errors and takes away what is needed"
+        True,
+        "cluster a feature within itself where removing it fixes errors and takes away what is needed, or where a part "
+        "of it explains more errors per region than all of it",
     )
 
     def __post_init__(self) -> None:
