@@ -41,9 +41,9 @@ class Row:
 def row(what: str, of: str, values: Sequence[float]) -> Row:
     """The quartiles of at least one value, interpolated between the values (as numpy and R do by default)."""
     unit, digits = ("MB", 0) if what == MEMORY else ("s", 3)
-    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * [values[0]]
-    rounded = (round(value, digits) for value in (lower, median, upper))
-    return Row(what, of, unit, len(values), *rounded, tuple(round(value, digits) for value in values))
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * [values[0]]
+    lower, median, upper = (round(value, digits) for value in quartiles)
+    return Row(what, of, unit, len(values), lower, median, upper, tuple(round(value, digits) for value in values))
 
 
 def yardstick(rows: Iterable[Row], what: str) -> Row | None:
