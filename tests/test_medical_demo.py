@@ -11,8 +11,8 @@ import pydicom
 import pytest
 
 import ravl
-from dashboard import wording
 from dashboard.reporting import report_text
+from dashboard.words import wording
 from ravl.cli import main
 from ravl.data import Reading, load_images, read_images
 from ravl.data.hiding import paths_of

@@ -25,7 +25,7 @@ import psutil
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from playwright.sync_api import expect, sync_playwright
 
-from dashboard.server import OPTIONS, environment
+from dashboard.serving.server import OPTIONS, environment
 from ravl.benchmark.provenance import commit, machine
 from ravl.store import list_runs, writing
 from tests.browser import measured, serving

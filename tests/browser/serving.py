@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.server import environment, streamlit_command
+from dashboard.serving.server import environment, streamlit_command
 
 SECONDS = 1000  # playwright counts in milliseconds
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from dashboard import packing, selection
+from dashboard.pictures import packing
+from dashboard.reading import selection
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from tests.browser.large import write_large_run
@@ -210,7 +211,7 @@ def test_fifty_thousand_regions(
 
 def test_geometry_and_painting_against_the_definition(browser: Callable[..., BrowserContext]) -> None:
     """The pure parts of the component, on a page of their own: simplifying, finding a point, and what is painted."""
-    static = Path(packing.__file__).with_name("static")
+    static = Path(packing.__file__).parents[1] / "static"
     code = "".join((static / name).read_text(encoding="utf-8") for name in ("geometry.js", "painting.js"))
     page = browser().pages[0]
     checks = Path(__file__).with_name("map_checks.js").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.image_set import concerns
+from dashboard.words.image_set import concerns
 from ravl.tables import ImageSet
 
 
