@@ -132,7 +132,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.bench": (),
     "ravl.bench.__main__": ("ravl.bench.*", "ravl.errors"),
     "ravl.bench.timing": (),
-    "ravl.bench.audits": ("ravl", *RECORDS, "ravl.planted.*", "PIL", "torch"),
+    "ravl.bench.encoding": (*RECORDS, "ravl.bench.timing", "ravl.vlm.model", "PIL", "torch"),
+    "ravl.bench.audits": (
+        *("ravl", *RECORDS, "ravl.bench.*", "ravl.data", "ravl.planted.*", "ravl.store", "ravl.vlm", "PIL", "torch"),
+    ),
     "ravl.bench.stages": (
         *(*RECORDS, "ravl.bench.*", "ravl.discovery.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
     ),

@@ -61,3 +61,4 @@ def test_a_table_of_audits_keeps_the_rows_of_other_commands(tmp_path: Path) -> N
     assert (rows[1]["images"], rows[1]["regions"]) == (30, 120)
     assert 0 < sum(rows[1]["seconds_by_stage"].values()) <= rows[1]["seconds"] + 0.5
     assert rows[1]["gb"] > 0.1
+    assert rows[1]["ratio_tokens_to_plain_forward"] > 0

@@ -25,9 +25,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ravl import vlm
+from ravl.bench import encoding
+from ravl.bench.timing import in_turn
+from ravl.data import load_images
 from ravl.errors import ConfigError
 from ravl.planted.tiny_clip import TOWERS, Architecture, build
 from ravl.planted.tiny_families import siglip
+from ravl.store import AuditRun
+from ravl.tables import Regions
 
 SIGLIP = "siglip-b16"
 SIGLIP_TOWER = Architecture(side=224, patch=16, layers=12, width=768, heads=12)
@@ -35,6 +41,8 @@ SIGLIP_TOWER = Architecture(side=224, patch=16, layers=12, width=768, heads=12)
 
 OUT = "assets/bench-audits.json"
 CLASSES = 10
+SOME, REPEATS = 16, 3
+"""Images whose forward pass is compared, and how often."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +123,20 @@ def _audited(model: str, images: str, regions: str, device: str, workspace: str)
         "gb": round(own, 2),
         "gb_largest_worker": round(workers, 2),
         "seconds_by_stage": {name: round(stage["seconds"], 1) for name, stage in run.about["stages"].items()},
+        "ratio_tokens_to_plain_forward": _ratio(run, model, device),
     }
+
+
+def _ratio(run: AuditRun, model: str, device: str) -> float | None:
+    """What all regions of a few images cost by `tokens`, in plain forward passes; None with another region encoder."""
+    if run.about["encoder"]["name"] != "tokens":
+        return None
+    images, regions = run.images(), run.regions()
+    few = range(min(SOME, len(images)))
+    first = regions.image < len(few)
+    some = Regions(regions.image[first], regions.box[first], regions.position[first], len(few))
+    seconds = in_turn(encoding.works_of(vlm.load(model, device), load_images(images, few), some, len(few)), REPEATS)
+    return round(seconds["tokens"] / seconds["plain"], 3)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

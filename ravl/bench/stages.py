@@ -1,4 +1,4 @@
-"""What the stages cost on the demo, as ratios. Writes `assets/bench.json`, which the README quotes."""
+"""What the stages cost on the demo, as ratios. Writes `assets/bench.json`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ravl import vlm
+from ravl.bench import encoding
 from ravl.bench.steps import Training, works_of
 from ravl.bench.timing import in_turn, timed
 from ravl.config import ClusteringConfig, RegionsConfig, ScoringConfig
@@ -38,23 +39,9 @@ def main() -> None:
     regions = grid(model.view(sizes), RegionsConfig())
     patches = model.places(sizes[regions.image], regions.box)
     pixels = model.pixels(images)
-    # blocks of images with the rows of their four regions
-    blocks = [(slice(a, a + BATCH), slice(4 * a, 4 * (a + BATCH))) for a in range(0, N_IMAGES, BATCH)]
-    owners = [torch.from_numpy(regions.image[rows].astype(np.int64) - own.start) for own, rows in blocks]
-
-    @torch.inference_mode()
-    def plain() -> None:
-        for own, _ in blocks:
-            model.module.get_image_features(pixels[own])
-
-    @torch.inference_mode()
-    def tokens() -> None:
-        for (own, rows), owner in zip(blocks, owners, strict=True):
-            model.region_vectors(pixels[own], owner, patches[rows])
-
     crops = [
         (images[own], [regions.box[4 * i : 4 * i + 4] for i in range(own.start, min(own.stop, N_IMAGES))])
-        for own, _ in blocks
+        for own in (slice(a, a + BATCH) for a in range(0, N_IMAGES, BATCH))
     ]
 
     def crop() -> None:
@@ -68,7 +55,7 @@ def main() -> None:
     spurious = world.mark_cell[first.image] == first.position
     training = Training(world.label[:TRAINED], pixels[:TRAINED], first, spurious, patches[taught])
     step = in_turn(works_of(model, training, TRAINED, half=False), REPEATS)
-    embedding = in_turn({"plain": plain, "tokens": tokens}, REPEATS)
+    embedding = in_turn(encoding.works_of(model, images, regions, BATCH), REPEATS)
     base, by_tokens = embedding["plain"], embedding["tokens"]
     by_crop = min(timed(crop) for _ in range(2))
 
