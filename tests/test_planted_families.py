@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from ravl import vlm
-from ravl.planted.digits import CORRELATED, UNCORRELATED, digit_world
+from ravl.planted import tiny_families
+from ravl.planted.digits import CORRELATED, UNCORRELATED, World, digit_world
 from ravl.planted.tiny_clip import CONTEXT, Architecture
-from ravl.planted.tiny_families import RECIPES, build, predictions, siglip, strength, train
+from ravl.planted.tiny_families import RECIPES, build, cached_family, predictions, siglip, strength, train
 from ravl.tables import Step
+from ravl.vlm.model import DualEncoder
 from tests.torchvision_apart import import_open_clip
 
 
@@ -65,6 +67,26 @@ def test_a_siglip_of_other_sizes() -> None:
         out = module(input_ids=text, pixel_values=pixels)
     assert out.vision_model_output.last_hidden_state.shape == (1, 16, 24)
     assert out.image_embeds.shape == out.text_embeds.shape == (1, 24)
+
+
+def test_a_model_is_trained_once_and_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def quickly(family: str, world: World, seed: int) -> DualEncoder:
+        trained.append((family, seed, len(world.image)))
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        return build(family, seed)
+
+    monkeypatch.setattr(tiny_families, "train", quickly)
+    with pytest.raises(KeyboardInterrupt):
+        cached_family("siglip", tmp_path, 3)
+    assert not list(tmp_path.iterdir())
+    first = cached_family("siglip", tmp_path, 3)
+    assert cached_family("siglip", tmp_path, 3) == first
+    assert trained == 2 * [("siglip", 3, 4000)]
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+    assert vlm.load(str(first), "cpu").fingerprint == build("siglip", 3).fingerprint
 
 
 def test_an_unknown_family_is_refused() -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ravl.benchmark import repair_report
+from ravl.benchmark import quotes, repair_report
 from ravl.benchmark.markdown import between, decimal, goal_lines, rate, table, told_errors, with_interval
 from ravl.benchmark.picture import picture
 from ravl.benchmark.provenance import machine, versions
@@ -225,6 +225,10 @@ def with_numbers(readme: str, folder: Path) -> str:
 BLOCKS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("numbers", NAME, readme_block),
     ("repairs", repair_report.NAME, repair_report.readme_block),
+    ("demo", "demo", quotes.demo_block),
+    ("medical demo", "demo-radiograph", quotes.medical_block),
+    ("families", "demo-siglip", quotes.families_block),
+    ("costs", quotes.COSTS, quotes.costs_block),
 )
 """Marker in the README, name of the tables, and what makes the text from them."""
 

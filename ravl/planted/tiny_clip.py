@@ -14,7 +14,8 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -326,21 +327,30 @@ def cached_model(
     parts = train_world(plan, architecture, marks, strength, seed, recipe, report)
     setting["seconds"] = round(time.perf_counter() - start, 1)
     setting["reliance"] = strength_of(*parts, make(world, marks, "test", TEST_SIZE, None, seed))
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=folder))
-    try:
+    with whole(target) as partial:
         for part in parts:
             part.save_pretrained(partial)
         (partial / "setting.json").write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Yield a folder beside `target` that becomes it when the block ends without an error.
+
+    Where another process has been faster with the same, its folder stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
+    try:
+        yield partial
         partial.chmod(0o755)
         partial.rename(target)
     except OSError:
-        # another process may have been faster with the same model
         if not target.exists():
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return target
 
 
 def _tower(architecture: str) -> Architecture:

@@ -23,7 +23,17 @@ from PIL import Image
 
 from ravl.mitigation.loss import contrastive_loss
 from ravl.planted.digits import CORRELATED, UNCORRELATED, World, digit_world
-from ravl.planted.tiny_clip import ARCHITECTURES, CONTEXT, Architecture, Parts, Recipe, reliance, tokenizer_of, towers
+from ravl.planted.tiny_clip import (
+    ARCHITECTURES,
+    CONTEXT,
+    Architecture,
+    Parts,
+    Recipe,
+    reliance,
+    tokenizer_of,
+    towers,
+    whole,
+)
 from ravl.planted.worlds import WORLDS
 from ravl.tables import Report, Step, quiet
 from ravl.vlm import open_clip, transformers_dual
@@ -90,6 +100,16 @@ def predictions(model: DualEncoder, image: NDArray[np.uint8]) -> NDArray[np.int6
     texts = [model.encode_texts([p.format(name) for name in _PLAN.class_names]) for p in _PLAN.prompts]
     blocks = [model.encode_images(_pictures(image[a : a + 256])) for a in range(0, len(image), 256)]
     return (np.concatenate(blocks) @ np.mean(texts, 0).T).argmax(1)  # type: ignore[no-any-return]
+
+
+def cached_family(family: str, folder: Path, seed: int) -> Path:
+    """The directory of a model below `folder`, trained now where it lacks it; it is there whole or not at all."""
+    target = folder / f"{family}-digits-s{seed}"
+    if not target.exists():
+        model = train(family, digit_world("train", 4000, *CORRELATED, seed), seed)
+        with whole(target) as partial:
+            model.save(partial)
+    return target
 
 
 def strength(model: DualEncoder, world: World) -> Reliance:
