@@ -202,6 +202,8 @@ def test_the_screen_and_the_report_say_that_nobody_was_examined(
 ) -> None:
     monkeypatch.setenv("RAVL_WORKSPACE", str(workspace))
     assert "drawn by a program, no patients" in said(open_app("start"))
+    for view in ("features", "review", "export"):  # wherever a picture is taken from
+        assert wording.DRAWN_SHORT in said(open_app(view))
     for text in (said(open_app("overview")), report_text(run, Ledger(workspace))):
         assert "These radiographs are drawn by a program" in text
         assert "Nothing here is a medical device" in text
