@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check format pictures bench benchmark venv demo-model clean
+.PHONY: demo test check format pictures bench bench-screen benchmark venv demo-model clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ravl demo $(ARGS)
@@ -37,6 +37,10 @@ benchmark: $(VENV)/.runtime
 
 bench: $(VENV)/.runtime
 	$(BIN)/python -m ravl.bench $(ARGS)
+
+# How long one waits for the screen, and the server's memory: a real browser, on a machine with nothing else to do.
+bench-screen: $(VENV)/.dev
+	$(BIN)/python -m tests.browser.measure $(ARGS)
 
 demo-model: $(VENV)/.runtime
 	$(BIN)/python -m ravl.planted.tiny_clip assets/demo-model

@@ -10,7 +10,8 @@ from importlib import import_module
 BEFOREHAND = (
     *("pandas", "pyarrow", "scipy.special", "sqlalchemy.dialects.sqlite", "plotly.graph_objects", "PIL.ImageDraw"),
     *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "ravl.data", "ravl.ledger", "ravl.store"),
-    *("dashboard.charts", "dashboard.making", "dashboard.readiness", "dashboard.repaired", "dashboard.reporting"),
+    *("dashboard.serving.readiness", "dashboard.reading.repaired", "dashboard.choosing.making"),
+    *("dashboard.pictures.charts", "dashboard.reporting"),
 )
 """Modules that draw nothing: what registers a component or a cache must be imported by a page."""
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import brand, entrance, panels, phrases, readers, state, wording
+from dashboard import entrance
+from dashboard.pictures import brand
+from dashboard.screen import panels, readers, state
+from dashboard.words import phrases, wording
 from ravl.planted.demos import demo_of
 from ravl.store import AuditRun
 

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 import streamlit as st
 
-from dashboard import state
-from dashboard.identity import Person
-from dashboard.server import reachable
+from dashboard.screen import state
+from dashboard.serving.identity import Person
+from dashboard.serving.server import reachable
 
 _REACHABLE = (
     "This server can be reached from other machines, and there is no login: whoever reaches it would see all images, "

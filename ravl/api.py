@@ -227,11 +227,8 @@ def mitigate(
             f"at least one feature must be confirmed as spurious, but {run.id} has none. "
             "Decide with ravl verdict or on the Review page, or give --features."
         )
-    known = set(run.features().feature.tolist())
-    if unknown := sorted(set(chosen) - known):
-        raise ConfigError(
-            f"--features must be ids of {run.id}, got {unknown[0]}. There are {len(known)}: 0 .. {len(known) - 1}."
-        )
+    if unknown := sorted(set(chosen) - set(run.features().existing.tolist())):
+        raise ConfigError(f"--features must be ids of {run.id}, got {unknown[0]}. ravl show lists them.")
     workspace = run.path.parents[1]
     train_path = Path(_reference(images, workspace, report))
     test_path = None if test is None else Path(_reference(test, workspace, report))
@@ -270,7 +267,7 @@ def regroup(
     from ravl.ledger import Ledger
 
     ids = sorted({int(f) for f in features})
-    known = set(run.features().feature.tolist())
+    known = set(run.features().existing.tolist())
     if unknown := [f for f in ids if f not in known]:
         raise ConfigError(f"a feature must be one of {run.id}, got {unknown[0]}. ravl show lists them.")
     if not reviewer.strip():
@@ -335,13 +332,14 @@ def add_feature(
 
 
 def confirmed_features(run: AuditRun) -> dict[int, str]:
-    """Ids and names of the features of a run that people hold to be spurious."""
+    """Ids and names of the features of a run that people hold to be spurious; of those that it still has."""
     from ravl.ledger import Ledger
 
     ledger = Ledger(run.path.parents[1])
     verdicts = ledger.verdicts(run.id)
     ledger.close()
-    return {feature: v.name for feature, v in sorted(verdicts.items()) if v.decision == "spurious"}
+    existing = set(run.features().existing.tolist())
+    return {f: v.name for f, v in sorted(verdicts.items()) if v.decision == "spurious" and f in existing}
 
 
 def _loaded(reference: str, device: str, report: Report) -> DualEncoder:

@@ -19,7 +19,7 @@ from ravl.data import Reading, load_images, read_images, with_coco
 from ravl.discovery.agreement import agreement
 from ravl.discovery.clustering import cluster
 from ravl.discovery.counterfactual import Scene, counterfactuals, worth_testing
-from ravl.discovery.dividing import divided, mixed
+from ravl.discovery.dividing import divided, divisions, worth_keeping
 from ravl.discovery.embedding import encode, region_encoder, why_encoder
 from ravl.discovery.making import made
 from ravl.discovery.projection import project
@@ -130,30 +130,40 @@ def add_feature(
 
 
 def _revise(
-    run: AuditRun,
-    vlm: VisionLanguageModel,
-    families: Families,
-    clusters: Clustering | None,
-    report: Report,
-    n_divided: int = 0,
+    run: AuditRun, vlm: VisionLanguageModel, families: Families, clusters: Clustering | None, report: Report
 ) -> AuditRun:
-    revised = run.revised(families, clusters)
-    _judge(revised, run.images(), vlm, lambda: families, report)
-    run.adopt(revised, n_divided)
+    run.adopt(_judged(run, vlm, families, clusters, report))
     return AuditRun(run.path)
 
 
+def _judged(
+    run: AuditRun, vlm: VisionLanguageModel, families: Families, clusters: Clustering | None, report: Report
+) -> AuditRun:
+    """The run as it would be with other families, judged to the end; the run itself does not point to it yet."""
+    revised = run.revised(families, clusters)
+    _judge(revised, run.images(), vlm, lambda: families, report)
+    return revised
+
+
 def _look_again(run: AuditRun, vlm: VisionLanguageModel, report: Report) -> AuditRun:
-    """Divide the features that mix two things, and judge all of them anew; once, and before a person sees them."""
+    """Divide the features that mix two things, and judge all of them anew; once, and before a person sees them.
+
+    A division that explains no more is taken back, and what is left of them is judged anew.
+    """
     config = run.config
     if run.revision or not config.evidence.second_look or config.evidence.rule == "paper":
         return run
-    chosen = mixed(run.evidence(), config)
-    found = divided(run.clustering(), run.space(), run.regions().position, run.feature_label(), chosen, config)
-    if found is None:
-        return run
-    clusters, parts = found
-    return _revise(run, vlm, joined(run, clusters, parts), clusters, report, n_divided=len(chosen))
+    clustering, space, position, evidence = run.clustering(), run.space(), run.regions().position, run.evidence()
+    looked = divisions(clustering, space, position, run.feature_label(), evidence, run.exemplars(), config)
+    while looked:
+        clusters, parts = divided(clustering, space, position, looked.values())
+        again = _judged(run, vlm, joined(run, clusters, parts), clusters, report)
+        kept = worth_keeping(looked, evidence, again.evidence(), again.feature_label())
+        if len(kept) == len(looked):
+            run.adopt(again, n_divided=len(kept))
+            return AuditRun(run.path)
+        looked = kept
+    return run
 
 
 def _judge(

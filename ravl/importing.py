@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl.discovery.scoring import pull_class_name
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
@@ -103,11 +104,11 @@ def take_over(
     if not reviewer.strip():
         raise ConfigError("--reviewer must be a name, got none. A decision is kept together with who takes it over.")
     imported = compare(document, run, ledger, least)
-    source, images = imported.source, run.images()
+    source, scores, class_names = imported.source, run.features(), run.images().class_names
     stored = []
     for entry, feature in zip(imported.found, document["features"], strict=True):
         if entry.outcome == "taken over" and entry.match is not None:
-            pull = _pull(run, entry.match, images)
+            pull = pull_class_name(scores, entry.match, class_names)
             note = _note(source, entry, feature)
             seen = f"{ELSEWHERE}{feature['seen']}"
             taken = ledger.add_verdict(
@@ -126,12 +127,6 @@ def _note(source: str, entry: Found, feature: dict[str, Any]) -> str:
         f"{feature['at'][:10]}; {entry.shared} regions are the same, of {entry.regions} there and {entry.others} "
         f"here.{said}"
     )
-
-
-def _pull(run: AuditRun, feature: int, images: ImageSet) -> str:
-    scores = run.features()
-    pull = int(scores.pull_class[scores.row_of(feature)])
-    return images.class_names[pull] if pull >= 0 else ""
 
 
 def _same_images(listed: list[dict[str, Any]], images: ImageSet) -> Ints:

@@ -14,7 +14,7 @@ import numpy as np
 from ravl.audit import discover
 from ravl.config import PROPOSERS
 from ravl.discovery.evidence import needed
-from ravl.discovery.scoring import best_region
+from ravl.discovery.scoring import best_region, pull_class_name
 from ravl.errors import ModelError, RunError
 from ravl.ledger import Ledger
 from ravl.mitigation.card import model_card
@@ -100,12 +100,11 @@ def audited(run: AuditRun) -> Audited:
     agree = needed(trials.operators, run.config.evidence)
     about = {}
     for place, feature in enumerate(evidence.feature.tolist()):
-        pull = int(scores.pull_class[scores.row_of(feature)])
         rows = trials.rows_of(feature)
         wrong = rows[~zero_shot.correct[trials.image[rows]]]
         gone = (trials.after[wrong] == zero_shot.label[trials.image[wrong]][:, None]).sum(1) >= agree
         about[feature] = About(
-            pull_class=names[pull] if pull >= 0 else "",
+            pull_class=pull_class_name(scores, feature, names),
             flagged=bool(evidence.flagged[place]),
             grade=str(evidence.grade[place]),
             fixed=(int(gone.sum()), len(wrong)) if len(rows) else None,

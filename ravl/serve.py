@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from dashboard.server import environment, streamlit_command
+from dashboard.serving.server import environment, streamlit_command
 from ravl.errors import RunError
 
 START_SECONDS = 60.0

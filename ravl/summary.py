@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ravl.evaluation import group_accuracy
+from ravl.evaluation import as_document, group_accuracy
 from ravl.store import AuditRun
 from ravl.tables import BY_OPERATOR, RATES, Evidence, FeatureScores, ImageSet, Regions, Significance, columns
 
@@ -33,9 +33,9 @@ def findings(run: AuditRun) -> dict[str, Any]:
 
     Keys: run, path, rule, accuracy, worst_group {name, accuracy, n}, n_images, n_skipped, n_errors, n_regions,
     noise_share, encoder of the regions {name, why} (null for audits that kept none), agreement of the fast region
-    encoder with `crop` {n, cosine, same_class, rank_correlation}, seconds per stage, and features, best first (see
-    `_feature`). The worst group is taken over class x presence of the first feature when that is flagged, else over the
-    classes.
+    encoder with `crop` {n, cosine, same_class, spearman}, seconds per stage, and features, best first (see
+    `_features`). The worst group is taken over class x presence of the first feature when that is flagged, else over
+    the classes.
     """
     images, regions, zero_shot = run.images(), run.regions(), run.zero_shot()
     evidence, feature_of = run.evidence(), run.feature_label()
@@ -47,19 +47,12 @@ def findings(run: AuditRun) -> dict[str, Any]:
         present[top] = has
     names = {feature: f"feature {feature}" for feature in present}
     groups = group_accuracy(zero_shot.predicted, images.label, images.class_names, present, names, images.groups)
-    worst = groups.worst()
     return {
         "run": run.id,
         "path": str(run.path),
         "rule": run.config.evidence.rule,
         "accuracy": number(zero_shot.correct.mean()),
-        "worst_group": None
-        if worst is None
-        else {
-            "name": str(groups.name[worst]),
-            "accuracy": number(groups.accuracy[worst]),
-            "n": int(groups.n[worst]),
-        },
+        "worst_group": as_document(groups)["worst_group"],
         "n_images": len(images),
         "n_skipped": len(images.skipped),
         "n_errors": int(np.count_nonzero(~zero_shot.correct)),
@@ -73,7 +66,7 @@ def findings(run: AuditRun) -> dict[str, Any]:
 
 
 def _features(run: AuditRun, images: ImageSet, regions: Regions) -> list[dict[str, Any]]:
-    """Every feature in rank order.
+    """Every feature in rank order, but those that a merge or a split retired.
 
     Keys: feature, pull_class, flagged (by the audit's rule), passes (the paper's rule), grade and reason of the
     evidence, influence, influence_above_chance, gap, gap_above_chance with its interval, p, q, supported, n_regions,
@@ -81,8 +74,10 @@ def _features(run: AuditRun, images: ImageSet, regions: Regions) -> list[dict[st
     operator, with counts), pasted, per_class (the signed gap and its counts) and ten exemplars.
     """
     scores, chance, evidence, exemplars = run.features(), run.significance(), run.evidence(), run.exemplars()
-    features = []
+    existing, features = set(scores.existing.tolist()), []
     for place, feature in enumerate(evidence.feature.tolist()):
+        if feature not in existing:
+            continue
         row, test = scores.row_of(feature), chance.row_of(feature)
         pull = int(scores.pull_class[row])
         features.append(

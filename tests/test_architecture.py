@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -15,23 +16,25 @@ PACKAGES = ("ravl", "dashboard")
 
 RECORDS = ("ravl.errors", "ravl.config", "ravl.tables", "numpy", "numpy.*")
 RUN = ("ravl.store", "ravl.ledger", "ravl.evaluation", "ravl.readings")
-PURE = (
-    *("dashboard.*", *RECORDS, *RUN, "ravl.data", "ravl.data.painting", "ravl.data.sources", "PIL"),
-    "ravl.planted.demos",
-    *("ravl.discovery.scoring", "ravl.discovery.significance", "ravl.discovery.evidence"),
-)
-REPORT = (*PURE, "dashboard.reporting.*", "ravl.chain", "ravl.report")
-SCREEN = (*PURE, "ravl.export", "streamlit", "streamlit.delta_generator")
+READ = (*RECORDS, *RUN, "ravl.planted.demos")
 TORCH = ("torch", "torch.*", "safetensors", "safetensors.*")
 TRANSFORMERS = ("transformers", "transformers.*")
 LIBRARIES = (*TRANSFORMERS, "open_clip", "open_clip.*")
+
+ROOMS = ("serving", "reading", "words", "choosing", "pictures", "reporting", "screen", "acting", "views")
+"""The folders of the dashboard: each may import itself and those before it."""
+
+
+def up_to(room: str) -> tuple[str, ...]:
+    return tuple(f"dashboard.{name}*" for name in ROOMS[: ROOMS.index(room) + 1])
+
 
 # the first line that fits a module holds; the standard library is free
 ALLOWED: dict[str, tuple[str, ...]] = {
     # 0  records and settings
     "ravl": ("ravl.api", "ravl.store"),
     "ravl.errors": (),
-    "ravl.config": ("ravl.errors",),
+    "ravl.config*": ("ravl.config.*", "ravl.errors"),
     "ravl.tables*": ("ravl.tables.*", "numpy", "numpy.*"),
     # 1  images, counts
     "ravl.data.manifest": ("ravl.data.*", *RECORDS, "pandas"),
@@ -45,8 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # 2  what is kept, and the science: no torch
     "ravl.store*": ("ravl", "ravl.store.*", *RECORDS, "pandas"),
     "ravl.chain": (),
-    "ravl.sealing": ("ravl.chain", "sqlalchemy"),
-    "ravl.ledger": (*RECORDS, "ravl.chain", "ravl.sealing", "sqlalchemy", "sqlalchemy.*"),
+    "ravl.ledger*": ("ravl.ledger.*", *RECORDS, "ravl.chain", "sqlalchemy", "sqlalchemy.*"),
     "ravl.export": ("ravl.export.*",),
     "ravl.export.check": (
         "ravl.chain",
@@ -59,9 +61,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.export.*": (
         *("ravl", *RECORDS, "ravl.chain", "ravl.export.*", "ravl.ledger", "ravl.mitigation.card", "ravl.store"),
-        "ravl.summary",
+        *("ravl.discovery.scoring", "ravl.summary"),
     ),
-    "ravl.importing": (*RECORDS, "ravl.ledger", "ravl.store"),
+    "ravl.importing": (*RECORDS, "ravl.discovery.scoring", "ravl.ledger", "ravl.store"),
     "ravl.report": ("ravl.report.*",),
     "ravl.report.*": ("ravl.report.*", "jinja2", "markupsafe"),
     "ravl.readings": (*RECORDS, "ravl.ledger"),
@@ -130,7 +132,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.bench": (),
     "ravl.bench.__main__": ("ravl.bench.*", "ravl.errors"),
     "ravl.bench.timing": (),
-    "ravl.bench.audits": ("ravl", *RECORDS, "ravl.planted.*", "PIL", "torch", *TRANSFORMERS),
+    "ravl.bench.audits": ("ravl", *RECORDS, "ravl.planted.*", "PIL", "torch"),
     "ravl.bench.stages": (
         *(*RECORDS, "ravl.bench.*", "ravl.discovery.*", "ravl.planted.digits", "ravl.vlm", "PIL", "torch"),
     ),
@@ -140,7 +142,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.benchmark": (),
     "ravl.benchmark.command": ("ravl.benchmark.*", "ravl.errors", "ravl.store"),
-    "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.data.hiding", "ravl.planted", "ravl.planted.*", "ravl.store"),
+    "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.data.hiding", "ravl.planted.demos", "ravl.store"),
     "ravl.benchmark.auditing": (
         *("ravl", "ravl.benchmark.*", "ravl.planted.*", "ravl.store", "ravl.store.files", *RECORDS),
     ),
@@ -186,42 +188,30 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.__main__": ("ravl.cli",),
     "ravl.doctor": (*RECORDS, "ravl.store", "ravl.planted", "ravl.vlm.references", "psutil", "torch"),
-    "ravl.serve": ("ravl.errors", "dashboard.server"),
-    # 7  what the screen shows: no streamlit
+    "ravl.serve": ("ravl.errors", "dashboard.serving.server"),
+    # 7  what the screen shows, room by room: no streamlit
     "dashboard": (),
     "dashboard.__main__": ("streamlit.web",),
-    "dashboard.server": ("ravl.config",),
-    "dashboard.jobs": ("dashboard.identity", "dashboard.server", "ravl.errors", "ravl.ledger", "psutil"),
-    "dashboard.charts": (*PURE, "plotly.*"),
-    "dashboard.readiness": (
-        *(*PURE, "psutil", "ravl.discovery.regions", "ravl.vlm.geometry"),
+    "dashboard.serving.readiness": (
+        *(*up_to("serving"), *RECORDS, "psutil", "ravl.discovery.regions", "ravl.vlm.geometry"),
         *("ravl.mitigation.baselines", "ravl.mitigation.footprint"),
     ),
-    "dashboard.wording": (*PURE, "ravl.progress"),  # the names of the stages
-    **dict.fromkeys(
-        ("dashboard.audits", "dashboard.brand", "dashboard.claims", "dashboard.colouring", "dashboard.comparison"), PURE
+    "dashboard.serving*": (*up_to("serving"), "ravl", "ravl.errors", "ravl.ledger", "psutil"),
+    "dashboard.reading*": (
+        *(*up_to("reading"), *READ, "ravl.data", "ravl.data.sources"),
+        *("ravl.discovery.evidence", "ravl.discovery.scoring", "ravl.discovery.significance"),
     ),
-    **dict.fromkeys(("dashboard.evidence", "dashboard.gallery", "dashboard.markup", "dashboard.opened"), PURE),
-    **dict.fromkeys(("dashboard.reporting", "dashboard.reporting.*"), REPORT),
-    **dict.fromkeys(("dashboard.repair_markup", "dashboard.repair_words", "dashboard.repaired"), PURE),
-    **dict.fromkeys(("dashboard.faults", "dashboard.identity", "dashboard.phrases", "dashboard.reviewing"), PURE),
-    **dict.fromkeys(("dashboard.carried", "dashboard.family"), PURE),
-    **dict.fromkeys(("dashboard.palette", "dashboard.selection", "dashboard.summaries"), PURE),
-    **dict.fromkeys(("dashboard.filters", "dashboard.map_words", "dashboard.packing"), PURE),
-    "dashboard.image_set": (*PURE, "ravl.data.duplicates"),
-    "dashboard.import_words": (*PURE, "ravl.importing"),
-    "dashboard.making": (*PURE, "ravl.discovery.making"),  # what cannot be a feature
+    "dashboard.words*": (*up_to("words"), *READ, "ravl.data.duplicates", "ravl.importing", "ravl.progress"),
+    "dashboard.choosing*": (*up_to("choosing"), *READ, "ravl.discovery.making"),  # what cannot be a feature
+    "dashboard.pictures*": (*up_to("pictures"), *RECORDS, "ravl.data.painting", "ravl.store", "PIL", "plotly.*"),
+    "dashboard.reporting*": (*up_to("reporting"), *READ, "ravl.chain", "ravl.data", "ravl.report"),
     # 8  the screen: never models, never the science that needs them
+    "dashboard.screen*": (*up_to("screen"), *READ, "ravl.data", "PIL", "streamlit"),
+    "dashboard.acting*": (*up_to("acting"), *READ, "ravl.export.check", "ravl.importing", "streamlit"),
     **dict.fromkeys(
-        ("dashboard.app", "dashboard.components", "dashboard.forms", "dashboard.panels", "dashboard.readers"), SCREEN
+        ("dashboard.views*", "dashboard.entrance", "dashboard.app"),
+        ("dashboard.*", *READ, "ravl.data", "ravl.export", "streamlit", "streamlit.delta_generator"),
     ),
-    "dashboard.repair_panels": SCREEN,
-    **dict.fromkeys(("dashboard.state", "dashboard.views", "dashboard.views.*"), SCREEN),
-    **dict.fromkeys(("dashboard.new_feature", "dashboard.region_canvas"), SCREEN),
-    **dict.fromkeys(("dashboard.second_reading", "dashboard.who"), SCREEN),
-    "dashboard.entrance": SCREEN,
-    "dashboard.taking_over": (*SCREEN, "ravl.export.check", "ravl.importing"),
-    **dict.fromkeys(("dashboard.regrouping", "dashboard.second_reading", "dashboard.who"), SCREEN),
 }
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "scipy", "hdbscan", "umap", "PIL", "sqlalchemy", "streamlit")
@@ -283,7 +273,9 @@ def test_every_line_is_needed() -> None:
         ("ravl.discovery.scoring", "if not TYPE_CHECKING:\n  import torch", {"torch"}),
         ("ravl.discovery.scoring", "from ravl import export", {"ravl.export"}),
         ("ravl.discovery.scoring", "import json, numpy.linalg\nfrom ravl.tables import Regions", set()),
-        ("dashboard.summaries", "import streamlit as st", {"streamlit"}),
+        ("dashboard.reading.summaries", "import streamlit as st", {"streamlit"}),
+        ("dashboard.reading.summaries", "from dashboard.words import wording", {"dashboard.words.wording"}),
+        ("dashboard.words.wording", "from dashboard.reading import summaries", set()),
         ("dashboard.views.start", "from ravl import audit, vlm", {"ravl.audit", "ravl.vlm"}),
         ("ravl.errors", "from ravl import __version__", {"ravl"}),
     ],
@@ -295,6 +287,13 @@ def test_the_rule_itself(module: str, text: str, found: set[str]) -> None:
 def test_a_module_without_a_line_is_noticed() -> None:
     assert line_for("ravl.utils") is None
     assert line_for("dashboard.helpers") is None
+
+
+def test_the_rooms_are_those_of_the_docstring() -> None:
+    """Every folder of Python is a room, and the docstring of the dashboard names them in the order of their imports."""
+    assert {path.parent.name for path in (ROOT / "dashboard").glob("*/*.py")} == set(ROOMS)
+    said = ast.get_docstring(ast.parse(FILES["dashboard"].read_text(encoding="utf-8"))) or ""
+    assert tuple(dict.fromkeys(name for name in re.findall(r"`(\w+)`", said) if name in ROOMS)) == ROOMS
 
 
 # --- and in a fresh process ------------------------------------------------------------------------------------------
@@ -336,7 +335,7 @@ def test_science_without_torch(python: Callable[..., str]) -> None:
 
 def test_what_the_screen_shows_needs_neither_streamlit_nor_torch(python: Callable[..., str]) -> None:
     modules = sorted(module for module in FILES if module.startswith("dashboard") and module not in needs("streamlit"))
-    assert "dashboard.summaries" in modules
+    assert "dashboard.reading.summaries" in modules
     assert loaded_by(python, ("torch", "transformers", "streamlit", "sklearn"), modules) == []
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ravl.chain import GENESIS, Entry, canonical, digest, first_break, link
 from ravl.ledger import SCHEMA_VERSION, WITHDRAWN, Ledger
-from ravl.sealing import Sealing
+from ravl.ledger.sealing import Sealing
 
 EVENTS = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=3)
 

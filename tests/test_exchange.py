@@ -242,6 +242,25 @@ def test_a_crop_covers_where_it_is_opaque() -> None:
     assert seen == {tuple((row | (place in (0, 3)) * one[1]).tolist()) for place, row in enumerate(one)}
 
 
+@given(st.integers(0, 10_000), st.tuples(*[st.integers(1, 12)] * 2), st.booleans())
+def test_the_pixels_of_what_is_pasted(seed: int, size: tuple[int, int], shaped: bool) -> None:
+    """Pixel by pixel: the scaled crop where it is opaque by half, the image elsewhere. The training depends on it."""
+    noise = np.random.default_rng(seed)
+    crop = Image.fromarray(noise.integers(0, 256, (*size, 3), np.uint8))
+    if shaped:
+        crop.putalpha(Image.fromarray(255 * noise.integers(0, 2, size, np.uint8)))
+    image, box = scene(), np.array([[1, 2, 6, 7]])
+    out = exchange(image, box, NONE[:1], None, [crop], 1.0, rng(seed))
+    scaled = np.asarray(crop.resize((5, 5), Image.Resampling.BICUBIC))
+    expected = np.array(image)
+    for y in range(5):
+        for x in range(5):
+            if not shaped or scaled[y, x, 3] >= 128:
+                expected[2 + y, 1 + x] = scaled[y, x, :3]
+    assert np.array_equal(np.asarray(out.image), expected)
+    assert out.spurious.all() == (not shaped or bool((scaled[..., 3] >= 128).any()))
+
+
 def test_a_crop_whose_shape_vanishes_is_not_pasted() -> None:
     crop = Image.new("RGB", (64, 64), RED)
     thin = np.zeros((64, 64), np.uint8)

@@ -5,10 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ravl.config import ConfigError, FamiliesConfig, ScoringConfig, SignificanceConfig
+from ravl.config import FamiliesConfig, ScoringConfig, SignificanceConfig
 from ravl.discovery.families import MIN_DECIDED, group, merge, split
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import gap_p_values, q_values
+from ravl.errors import ConfigError
 from ravl.tables import NOISE, Clustering, Families, FeatureScores
 from tests import oracles
 from tests.test_scoring import random_world, world

@@ -320,7 +320,7 @@ def test_a_writer_waits_and_a_reader_does_not(ledger: Ledger, raw: sqlite3.Conne
 
 
 def test_a_writer_that_waited_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ravl.ledger.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("ravl.ledger.database.BUSY_SECONDS", 0.1)
     book = Ledger(tmp_path)
     blocker = sqlite3.connect(book.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -334,7 +334,7 @@ def test_a_writer_that_waited_too_long_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_is_committed_survives_a_power_cut(ledger: Ledger) -> None:
-    with ledger._writing() as connection:
+    with ledger._database.writing() as connection:
         pragmas = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("journal_mode", "synchronous")
         ]

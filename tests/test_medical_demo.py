@@ -10,14 +10,14 @@ import pydicom
 import pytest
 
 import ravl
-from dashboard import wording
 from dashboard.reporting import report_text
+from dashboard.words import wording
 from ravl.cli import main
 from ravl.data import Reading, load_images, read_images
 from ravl.data.hiding import paths_of
 from ravl.ledger import Ledger
 from ravl.planted import medical, tiny_clip
-from ravl.planted.demos import DEMOS, DRAWN_BY, demo_of, drawn
+from ravl.planted.demos import DEMOS, DRAWN_BY, demo_of, drawn, scene_number
 from ravl.planted.tiny_clip import strength_of
 from ravl.planted.worlds import shows
 from ravl.store import AuditRun
@@ -50,7 +50,7 @@ def test_the_files_show_the_drawings(workspace: Path) -> None:
     assert [images.class_names[y] for y in images.label] == [scenes.class_names[y] for y in scenes.label]
     for m, mark in enumerate(scenes.marks):
         assert ((images.groups[mark.replace(" ", "_")] == "yes") == scenes.present[:, m]).all()
-    assert [medical.scene_number(path) for path in paths_of(images)] == list(range(len(images)))
+    assert [scene_number(path) for path in paths_of(images)] == list(range(len(images)))
 
 
 def test_the_files_are_a_function_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_the_metal_clips_are_the_first_flagged_feature(run: AuditRun) -> None:
     assert evidence.flagged[0]
     assert run.images().class_names[scores.pull_class[scores.row_of(feature)]] == DEMO.target
     scenes = medical.drawings("val", SIZES["val"])
-    scene = np.array([medical.scene_number(path) for path in paths_of(run.images())])
+    scene = np.array([scene_number(path) for path in paths_of(run.images())])
     marked = shows(scenes, scene[regions.image], regions.box)[:, scenes.marks.index(DEMO.mark)]
     assert marked[exemplars.region[exemplars.rows_of(feature)[:10]]].mean() >= 0.7
 

@@ -84,6 +84,15 @@ def test_paste_stretches_the_crop_over_the_box():
     assert np.array_equal(after[~covered], np.asarray(noise())[~covered])
 
 
+def test_paste_leaves_the_image_where_the_crop_is_clear():
+    crop = Image.new("RGBA", (8, 6), (1, 2, 3, 255))
+    crop.paste((1, 2, 3, 0), (0, 0, 4, 6))
+    box = np.array([2, 3, 10, 9])
+    after = np.asarray(paste(noise(), crop, box))
+    assert (after[3:9, 6:10] == (1, 2, 3)).all()
+    assert np.array_equal(after[3:9, 2:6], np.asarray(noise())[3:9, 2:6])
+
+
 def test_replaced_by_a_colour():
     after = np.asarray(replaced(noise(), BOXES[:1], [triangle()], (1, 2, 3)))
     assert (after[3:9, 2:10][triangle()] == (1, 2, 3)).all()

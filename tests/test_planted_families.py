@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ravl import vlm
 from ravl.planted.digits import CORRELATED, UNCORRELATED, digit_world
-from ravl.planted.tiny_families import RECIPES, build, predictions, strength, train
+from ravl.planted.tiny_clip import CONTEXT, Architecture
+from ravl.planted.tiny_families import RECIPES, build, predictions, siglip, strength, train
 from ravl.tables import Step
 from tests.torchvision_apart import import_open_clip
 
@@ -49,6 +51,20 @@ def test_the_same_seed_gives_the_same_model() -> None:
     import_open_clip()
     for family in RECIPES:
         assert build(family, 7).fingerprint == build(family, 7).fingerprint != build(family, 8).fingerprint
+
+
+def test_a_siglip_of_other_sizes() -> None:
+    module, tokenizer, processor = siglip(Architecture(side=32, patch=8, layers=1, width=24, heads=2))
+    vision = module.config.vision_config
+    assert (vision.num_hidden_layers, vision.num_attention_heads, vision.intermediate_size) == (1, 2, 96)
+    pixels = processor([Image.new("RGB", (50, 40))], return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 3, 32, 32)
+    text = tokenizer(["a nine"], padding="max_length", return_tensors="pt")["input_ids"]
+    assert text.shape == (1, CONTEXT)
+    with torch.no_grad():
+        out = module(input_ids=text, pixel_values=pixels)
+    assert out.vision_model_output.last_hidden_state.shape == (1, 16, 24)
+    assert out.image_embeds.shape == out.text_embeds.shape == (1, 24)
 
 
 def test_an_unknown_family_is_refused() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,15 @@ from ravl.cli import main
 from tests.medical import dicom, written
 
 README = Path(__file__).parents[1] / "README.md"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command returned and printed."""
+
+    code: int
+    out: str
+    err: str
 
 
 def commands() -> list[str]:
@@ -89,16 +101,25 @@ def saved(root: Path, paths: list[str]) -> None:
     datasets.DatasetDict({"train": rows}).save_to_disk(str(root / "saved"))
 
 
+@pytest.fixture(scope="module")
+def outcomes(place: Path) -> list[Outcome]:
+    """What became of each command, in the order of the README, in one workspace: it deletes what it has audited."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for command in commands():
+            out, err = io.StringIO(), io.StringIO()
+            with redirect_stdout(out), redirect_stderr(err):
+                code = main(shlex.split(command))
+            found.append(Outcome(code, out.getvalue(), err.getvalue()))
+    return found
+
+
 def test_there_are_commands() -> None:
     assert len(commands()) >= 13
 
 
-@pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_readme(
-    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In the order of the README, in one workspace."""
-    monkeypatch.chdir(place)
-    code = main(shlex.split(command))
-    assert code == 0, capsys.readouterr().err
-    assert capsys.readouterr().out.strip()
+@pytest.mark.parametrize(("number", "command"), list(enumerate(commands())), ids=commands())
+def test_a_command_of_the_readme(number: int, command: str, outcomes: list[Outcome]) -> None:
+    assert outcomes[number].code == 0, f"{command}: {outcomes[number].err}"
+    assert outcomes[number].out.strip()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ravl import audit, stages
+from ravl import api, audit, export, stages
+from ravl.cli import main
 from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, PromptsConfig, RegionsConfig
 from ravl.discovery.families import merge, split
 from ravl.discovery.scoring import score_features
@@ -61,6 +64,35 @@ def test_merged_features_are_one(run):
         for name in ("n_images", "gap", "influence"):
             was, now = getattr(old["features"], name), getattr(merged.features(), name)
             assert was[old["features"].row_of(f)] == pytest.approx(now[merged.features().row_of(f)], nan_ok=True)
+
+
+def test_what_a_merge_retired_is_neither_listed_nor_taken(run, capsys):
+    a, b, other = run.features().feature[:3].tolist()
+    with closing(Ledger(run.path.parents[1])) as book:
+        for feature in (a, other):
+            book.add_verdict(run.id, feature, "", "spurious", "Ada", "seen", f"feature {feature}")
+    merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
+    new = int(run.families().family.max()) + 1
+    left = {*run.features().feature.tolist(), new} - {a, b}
+    place = ("--run", run.id, "--workspace", str(run.path.parents[1]))
+
+    assert main(["show", *place, "--json"]) == 0
+    listed = [entry["feature"] for entry in json.loads(capsys.readouterr().out)["features"]]
+    assert listed == [f for f in merged.evidence().feature.tolist() if f in left]
+    assert set(listed) == left
+    assert main(["show", *place]) == 0
+    assert f" of {len(left)} features flagged" in capsys.readouterr().out
+
+    decide = ("verdict", *place, "--decision", "core", "--reviewer", "Ada", "--feature")
+    assert main([*decide, str(new)]) == 0
+    for command in ((*decide, str(a)), ("regroup", *place, "--reviewer", "Ada", "--merge", f"{a},{other}")):
+        assert main(list(command)) == 2
+        assert f"got {a}. ravl show lists them." in capsys.readouterr().err
+    assert api.confirmed_features(merged) == {other: f"feature {other}"}
+    with closing(Ledger(run.path.parents[1])) as book:
+        exported = {entry["feature"]: entry for entry in export.confirmed(merged, book)["features"]}
+    assert (exported[a]["scores"], exported[a]["regions"]) == (None, [])
+    assert exported[other]["scores"]["n_regions"] == len(exported[other]["regions"]) > 0
 
 
 def test_what_was_merged_can_be_split(run):
@@ -136,6 +168,6 @@ def test_the_ledger_keeps_who_changed_what(tmp_path):
     ):
         with pytest.raises(ConfigError):
             bad()
-    with pytest.raises(Exception, match="append-only"), book._engine.begin() as connection:
+    with pytest.raises(Exception, match="append-only"), book._database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM groupings")
     book.close()

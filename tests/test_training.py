@@ -31,10 +31,11 @@ from ravl.mitigation import batches as batching
 from ravl.mitigation import gradients as gradienting
 from ravl.mitigation.baselines import METHODS, inferred_groups
 from ravl.mitigation.batches import Batches, ahead, reader
+from ravl.mitigation.footprint import uses_half
 from ravl.mitigation.gradients import Gradients
 from ravl.mitigation.lora import LAYERS
 from ravl.mitigation.loss import LossParts, contrastive_loss, region_losses
-from ravl.mitigation.memory import estimate, free_memory, uses_half
+from ravl.mitigation.memory import estimate, free_memory
 from ravl.mitigation.objective import Objective, RegionVectors
 from ravl.mitigation.processes import Processes
 from ravl.mitigation.training import TrainingSet, ValidationSet, captions_of, predict, train
@@ -1062,9 +1063,9 @@ def test_what_has_no_layers_to_compute_again_says_so(lab: Lab) -> None:
 
 
 def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(lab: Lab) -> None:
-    assert not uses_half(CONFIG, torch.device("cpu"))
-    assert uses_half(CONFIG, torch.device("cuda"))
-    assert not uses_half(replace(CONFIG, precision="fp32"), torch.device("cuda"))
+    assert not uses_half(CONFIG, "cpu")
+    assert uses_half(CONFIG, "cuda")
+    assert not uses_half(replace(CONFIG, precision="fp32"), "cuda")
     exact, half = small_clip(), small_clip()
     batch = Batches(exact, lab.data, CONFIG).make(0)
     parts = [

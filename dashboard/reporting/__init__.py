@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from dashboard import claims, evidence, summaries, wording
-from dashboard.opened import Audit, read_audit
+from dashboard.reading import evidence, summaries
+from dashboard.reading.opened import Audit, read_audit
+from dashboard.reading.summaries import Fact, Finding, Overview
 from dashboard.reporting import features, record, repair
 from dashboard.reporting.tables import accuracy_table, fact_table, feature_table
-from dashboard.summaries import Fact, Finding, Overview
+from dashboard.words import claims, wording
 from ravl.ledger import Ledger
 from ravl.report import Document, Piece, Points, Prose, Section, draw
 from ravl.store import AuditRun

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dashboard import claims, evidence, gallery, phrases, summaries, wording
-from dashboard.evidence import Outcome, Removal, Trial
-from dashboard.opened import Audit
+from dashboard.pictures import gallery
+from dashboard.reading import evidence, summaries
+from dashboard.reading.evidence import Outcome, Removal, Trial
+from dashboard.reading.opened import Audit
+from dashboard.reading.summaries import Crop, Finding
 from dashboard.reporting.tables import class_table, effect_table, fact_table
-from dashboard.summaries import Crop, Finding
+from dashboard.words import claims, phrases, wording
 from ravl.data import load_images
 from ravl.errors import DataError
 from ravl.ledger import Ledger

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard import wording
-from dashboard.identity import HOW
+from dashboard.serving.identity import HOW
+from dashboard.words import wording
 from ravl.chain import Entry
 from ravl.ledger import Ledger
 from ravl.report import Cell, Piece, Prose, Section, Table

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dashboard import repair_words, wording
-from dashboard.repaired import Moved, Outcome, SecondAudit, outcome, second_audit
+from dashboard.reading.repaired import Moved, Outcome, SecondAudit, outcome, second_audit
+from dashboard.reading.summaries import Fact
 from dashboard.reporting.tables import MAX_CLASSES, change_table, fact_table
-from dashboard.summaries import Fact
+from dashboard.words import repair_words, wording
 from ravl.report import Piece, Points, Prose, Section
 from ravl.store import AuditRun, MitigationFolder
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from dashboard import claims, repair_words, wording
-from dashboard.evidence import Effect, Removal
-from dashboard.opened import Rate
-from dashboard.repaired import Moved
-from dashboard.summaries import ClassRow, Fact, Finding
+from dashboard.reading.evidence import Effect, Removal
+from dashboard.reading.opened import Rate
+from dashboard.reading.repaired import Moved
+from dashboard.reading.summaries import ClassRow, Fact, Finding
+from dashboard.words import claims, repair_words, wording
 from ravl.report import Cell, Table
 
 MAX_CLASSES = 40

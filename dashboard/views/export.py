@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dashboard import identity, panels, phrases, readers, reporting, state, taking_over, wording
+from dashboard import reporting
+from dashboard.acting import taking_over
+from dashboard.reading.summaries import Finding
 from dashboard.reporting import record
-from dashboard.summaries import Finding
+from dashboard.screen import panels, readers, state
+from dashboard.serving import identity
+from dashboard.words import phrases, wording
 from ravl import export as exporting
 from ravl.ledger import Ledger
 from ravl.store import AuditRun

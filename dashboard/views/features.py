@@ -6,10 +6,14 @@ import math
 
 import streamlit as st
 
-from dashboard import claims, evidence, markup, panels, readers, regrouping, state, summaries, wording
-from dashboard.evidence import Removal
-from dashboard.opened import Audit
-from dashboard.summaries import Finding
+from dashboard.acting import regrouping
+from dashboard.pictures import markup
+from dashboard.reading import evidence, summaries
+from dashboard.reading.evidence import Removal
+from dashboard.reading.opened import Audit
+from dashboard.reading.summaries import Finding
+from dashboard.screen import panels, readers, state
+from dashboard.words import claims, wording
 
 FILTERS = {"all": "All", "flagged": "Flagged", "open": "Not decided", "decided": "Decided", "again": "Review again"}
 SHOWN_CROPS = 8

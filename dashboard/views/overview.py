@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import claims, markup, panels, readers, repair_panels, state, summaries, wording
-from dashboard.image_set import Concern, concerns
-from dashboard.opened import Audit
-from dashboard.summaries import Fact, Finding, Overview
+from dashboard.pictures import markup
+from dashboard.reading import summaries
+from dashboard.reading.opened import Audit
+from dashboard.reading.summaries import Fact, Finding, Overview
+from dashboard.screen import panels, readers, repair_panels, state
+from dashboard.words import claims, wording
+from dashboard.words.image_set import Concern, concerns
 from ravl.store import AuditRun
 
 STRIP = 12

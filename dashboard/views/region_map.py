@@ -9,27 +9,17 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import (
-    charts,
-    colouring,
-    filters,
-    map_words,
-    markup,
-    new_feature,
-    packing,
-    panels,
-    readers,
-    region_canvas,
-    selection,
-    state,
-    summaries,
-    wording,
-)
-from dashboard.filters import Facet, Filters
-from dashboard.opened import Audit
-from dashboard.region_canvas import Geometry
-from dashboard.selection import Chosen
-from dashboard.summaries import Finding
+from dashboard.acting import new_feature
+from dashboard.choosing import filters, map_words
+from dashboard.choosing.filters import Facet, Filters
+from dashboard.pictures import charts, colouring, markup, packing
+from dashboard.reading import selection, summaries
+from dashboard.reading.opened import Audit
+from dashboard.reading.selection import Chosen
+from dashboard.reading.summaries import Finding
+from dashboard.screen import panels, readers, region_canvas, state
+from dashboard.screen.region_canvas import Geometry
+from dashboard.words import wording
 from ravl.store import AuditRun
 
 PAGE_SIZE = 12

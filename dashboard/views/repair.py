@@ -7,10 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import audits, forms, jobs, panels, readers, repair_panels, state, wording
-from dashboard.opened import Audit
-from dashboard.readiness import need, needs_features
-from dashboard.summaries import Finding
+from dashboard.reading import audits
+from dashboard.reading.opened import Audit
+from dashboard.reading.summaries import Finding
+from dashboard.screen import forms, panels, readers, repair_panels, state
+from dashboard.serving import jobs
+from dashboard.serving.readiness import need, needs_features
+from dashboard.words import wording
 from ravl.config import MitigationConfig
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger

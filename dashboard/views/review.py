@@ -5,23 +5,16 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import (
-    claims,
-    identity,
-    markup,
-    panels,
-    phrases,
-    readers,
-    reviewing,
-    second_reading,
-    state,
-    summaries,
-    who,
-    wording,
-)
-from dashboard.identity import Person
-from dashboard.opened import Audit
-from dashboard.summaries import Finding, Review
+from dashboard.acting import second_reading, who
+from dashboard.choosing import reviewing
+from dashboard.pictures import markup
+from dashboard.reading import summaries
+from dashboard.reading.opened import Audit
+from dashboard.reading.summaries import Finding, Review
+from dashboard.screen import panels, readers, state
+from dashboard.serving import identity
+from dashboard.serving.identity import Person
+from dashboard.words import claims, phrases, wording
 from ravl.config import DECISIONS
 from ravl.ledger import WITHDRAWN, ChangedError
 from ravl.store import AuditRun

@@ -7,9 +7,12 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from dashboard import audits, forms, jobs, panels, readers, state, wording
-from dashboard.audits import AuditRow, InputCheck
-from dashboard.image_set import Concern, concerns
+from dashboard.reading import audits
+from dashboard.reading.audits import AuditRow, InputCheck
+from dashboard.screen import forms, panels, readers, state
+from dashboard.serving import jobs
+from dashboard.words import wording
+from dashboard.words.image_set import Concern, concerns
 from ravl.config import AuditConfig, ClusteringConfig, EmbeddingConfig, EvidenceConfig, PromptsConfig, RegionsConfig
 from ravl.data import read_images
 from ravl.errors import ConfigError

@@ -26,10 +26,13 @@ import torch
 from PIL import Image
 
 from ravl.errors import ConfigError
-from ravl.planted.tiny_clip import TOWERS, build, tokenizer_of
-from ravl.planted.worlds import WORLDS
+from ravl.planted.tiny_clip import TOWERS, Architecture, build
+from ravl.planted.tiny_families import siglip
 
 SIGLIP = "siglip-b16"
+SIGLIP_TOWER = Architecture(side=224, patch=16, layers=12, width=768, heads=12)
+"""The vision tower of SigLIP-B/16 at 224 pixels."""
+
 OUT = "assets/bench-audits.json"
 CLASSES = 10
 
@@ -67,26 +70,12 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def written(name: str, folder: Path) -> Path:
     """The folder of a model with random weights."""
-    for part in _siglip() if name == SIGLIP else build(0, architecture=name):
-        part.save_pretrained(folder)
-    return folder
-
-
-def _siglip() -> tuple[Any, Any, Any]:
-    """A model with the vision tower of SigLIP-B/16 at 224 pixels, and a small text tower."""
-    from transformers import SiglipConfig, SiglipModel
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-    tokenizer = tokenizer_of(WORLDS["digits"])
-    vision = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    vision |= {"image_size": 224, "patch_size": 16}
-    text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 768}
-    text |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
-    return module, tokenizer, SiglipImageProcessorPil(size={"height": 224, "width": 224})
+        parts = siglip(SIGLIP_TOWER) if name == SIGLIP else build(0, architecture=name)
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
 
 
 def _invented(folder: Path, n: int, side: int) -> Path:

@@ -13,21 +13,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 import ravl
 from ravl.data.hiding import paths_of
 from ravl.errors import ConfigError
-from ravl.planted import medical
 from ravl.planted.demos import DEMOS, Demo
-from ravl.planted.digits import DEMO_SIZES, digit_world
-from ravl.planted.worlds import shows
 from ravl.store import AuditRun, open_workspace, write_json
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FOLDER = Path("assets/benchmark")
 
@@ -104,7 +96,7 @@ def _measured(demo: Demo, plan: Plan, workspace: Path, device: str) -> dict[str,
 def _first_feature(run: AuditRun, demo: Demo) -> dict[str, Any]:
     """P@10, precision and recall of the first feature against the planted truth."""
     scores, exemplars, evidence = run.features(), run.exemplars(), run.evidence()
-    marked = _marked(run, demo)
+    marked = demo.marked(paths_of(run.images()), run.regions())
     feature = int(evidence.feature[0])
     members = run.feature_label() == feature
     first = exemplars.region[exemplars.rows_of(feature)[:10]]
@@ -119,19 +111,6 @@ def _first_feature(run: AuditRun, demo: Demo) -> dict[str, Any]:
         "flagged": int(evidence.flagged.sum()),
         "features": len(scores),
     }
-
-
-def _marked(run: AuditRun, demo: Demo) -> NDArray[np.bool_]:
-    """(R,) whether a region shows the demo's mark."""
-    images, regions = run.images(), run.regions()
-    if demo.medical:
-        scenes = medical.drawings("val")
-        scene = np.array([medical.scene_number(path) for path in paths_of(images)])
-        return shows(scenes, scene[regions.image], regions.box)[:, scenes.marks.index(demo.mark)]
-    n, rates = DEMO_SIZES["val"]
-    world = digit_world("val", n, *rates, seed=0)
-    scene = np.array([int(Path(name).stem) for name in images.file])
-    return np.asarray(world.mark_cell[scene][regions.image] == regions.position)
 
 
 def _comparison(result: dict[str, Any], demo: Demo) -> dict[str, Any]:

@@ -14,12 +14,15 @@ _CODE = Path(__file__).parents[1]
 
 
 @cache
-def commit() -> str:
-    """The commit of the code, with `+changes` where it is not what was committed; `unknown` outside of a checkout."""
+def commit(*others: Path) -> str:
+    """The commit of the code, with `+changes` where it is not what was committed; `unknown` outside of a checkout.
+
+    others: folders beside `ravl` that hold code which was measured too.
+    """
     head = _git("rev-parse", "--short=12", "HEAD")
     if not head:
         return "unknown"
-    return f"{head}+changes" if _git("status", "--porcelain", "--", str(_CODE)) else head
+    return f"{head}+changes" if _git("status", "--porcelain", "--", str(_CODE), *map(str, others)) else head
 
 
 def machine() -> str:

@@ -65,10 +65,10 @@ def verdict(options: argparse.Namespace) -> int:
 
     run = find_run(options)
     scores = run.features()
-    if options.feature not in scores.feature:
+    if options.feature not in scores.existing:
         raise ConfigError(
-            f"--feature must be one of the {len(scores)} features of {run.id} (0 .. {len(scores) - 1}), "
-            f"got {options.feature}. ravl show lists them."
+            f"--feature must be one of the {len(scores.existing)} features of {run.id}, got {options.feature}. "
+            "ravl show lists them."
         )
     seen = seen_digest((run.feature_label() == options.feature).nonzero()[0])
     pull = pull_class_name(scores, options.feature, run.images().class_names)

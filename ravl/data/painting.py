@@ -76,11 +76,22 @@ def transplant(image: Image.Image, boxes: NDArray[np.integer[Any]], masks: Masks
     return replaced(image, boxes, masks, same)
 
 
-def paste(image: Image.Image, crop: Image.Image, box: NDArray[np.integer[Any]]) -> Image.Image:
-    """A copy of the image with a crop stretched over one box."""
+def stretched(crop: Image.Image, box: NDArray[np.integer[Any]]) -> Image.Image:
+    """A crop scaled to the size of a box. One with an alpha channel (RGBA) becomes opaque or clear, from one half on.
+
+    A thin shape may vanish when it is scaled down: then nothing is opaque.
+    """
     x0, y0, x1, y1 = (int(v) for v in box)
-    out = image.copy()
-    out.paste(crop.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC), (x0, y0))
+    out = crop.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC)
+    if out.mode == "RGBA":
+        out.putalpha(out.getchannel("A").point(lambda alpha: 255 * (alpha >= 128)))
+    return out
+
+
+def paste(image: Image.Image, crop: Image.Image, box: NDArray[np.integer[Any]]) -> Image.Image:
+    """A copy of the image with a crop stretched over one box; where the crop is clear, the image shows."""
+    fit, out = stretched(crop, box), image.copy()
+    out.paste(fit.convert("RGB"), (int(box[0]), int(box[1])), fit.getchannel("A") if fit.mode == "RGBA" else None)
     return out
 
 

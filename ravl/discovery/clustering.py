@@ -105,7 +105,7 @@ def reduce(clustering: Clustering, features: NDArray[Any], position: NDArray[np.
 
 
 def assign(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-    """(n,) feature id of new regions: the nearest medoid if the cosine reaches its `min_similarity`, else NOISE.
+    """(n,) cluster id of new regions: the nearest medoid if the cosine reaches its `min_similarity`, else NOISE.
 
     By construction about 5 % of a cluster's own regions would not join it again. Arguments and Raises as in `reduce`.
     """
@@ -117,13 +117,23 @@ def assign(clustering: Clustering, features: NDArray[Any], position: NDArray[np.
 def parts(vectors: Vectors, config: ClusteringConfig, rng: np.random.Generator) -> Labels:
     """(n,) what regions of one feature show, once they are clustered among themselves around their own mean; or NOISE.
 
-    HDBSCAN: as any clusters, of at least `min_cluster_size` or LEAST regions. K-Medoids: two parts.
+    HDBSCAN: as any clusters, of at least `min_cluster_size` or LEAST regions; what it leaves over joins the nearest
+    part by the rule for new regions (see `assign`), since all of it was one feature before. K-Medoids: two parts.
     vectors: (n, K) unit vectors from `reduce`.
     """
     own = _around_own_mean(vectors, config)
-    if config.method == "hdbscan":
-        return _fit_hdbscan(own, config.min_cluster_size or LEAST, config.min_samples)[0]
-    return kmedoids(own, 1, replace(config, k=2), rng)
+    if config.method != "hdbscan":
+        return kmedoids(own, 1, replace(config, k=2), rng)
+    label = _fit_hdbscan(own, config.min_cluster_size or LEAST, config.min_samples)[0]
+    medoids = medoids_of(own.astype(np.float64), label)
+    if not len(medoids):
+        return label
+    mine = _own_cosine(own, medoids, label)
+    lowest = np.array([np.percentile(mine[label == c], MEMBER_PERCENTILE) for c in range(len(medoids))]) - _ZERO
+    cosine = product(own, own[medoids].T)
+    nearest = cosine.argmax(1)
+    joins = (label == NOISE) & (cosine.max(1) >= lowest[nearest])
+    return np.where(joins, nearest, label)
 
 
 # --- the space ------------------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ def confirmed(run: AuditRun, ledger: Ledger) -> dict[str, Any]:
     features, sha256 of all the rest. A feature: feature, name, pull_class, scores (with per_class: the signed gap and
     the counts it comes from), regions [{region, image, box}], reviewer, at, note, seen, seen_matches: whether its
     regions are those that the person saw; history, oldest first.
-    A feature that the run no longer has (its clusters were computed again) has scores null and no regions.
+    A feature that the run no longer has (its clusters were computed again, or a merge or a split retired it) has scores
+    null and no regions.
     Raises RunError when the run's features are not computed yet.
     """
     about, found = run.about, read(run, ledger)

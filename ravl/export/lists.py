@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ravl import __version__
+from ravl.discovery.scoring import pull_class_name
 from ravl.export.material import Material, called
 from ravl.mitigation.card import escaped
 from ravl.tables import Verdict
@@ -78,8 +79,8 @@ def as_card(found: Material) -> str:
     if not features:
         parts.append("No feature was confirmed as spurious by a person; that does not prove that there is none.")
     for verdict, name in features:
-        pull = int(found.scores.pull_class[found.scores.row_of(verdict.feature)])
-        to = f", and pulls to {escaped(found.images.class_names[pull])}" if pull >= 0 else ""
+        pull = pull_class_name(found.scores, verdict.feature, found.images.class_names)
+        to = f", and pulls to {escaped(pull)}" if pull else ""
         with_it, without = _accuracies(found, verdict.feature)
         parts.append(
             f"**{escaped(name)}** is confirmed as spurious by {escaped(verdict.reviewer)}{to}: the model is right on "

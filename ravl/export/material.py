@@ -16,7 +16,8 @@ from ravl.tables import FeatureScores, ImageSet, Regions, Verdict, ZeroShot
 class Material:
     """feature_of: (R,) feature of each region, or NOISE. confirmed: the verdicts `spurious` that hold, by feature id.
 
-    A confirmed feature may be one that the run no longer has.
+    A confirmed feature may be one that the run no longer has: its clusters were computed again, or a merge or a split
+    retired it.
     """
 
     run: AuditRun
@@ -33,7 +34,7 @@ class Material:
         return tuple(verdict for verdict in self.confirmed if self.has(verdict.feature))
 
     def has(self, feature: int) -> bool:
-        return bool(np.any(self.scores.feature == feature))
+        return feature in self.scores.existing
 
     def members(self, feature: int) -> NDArray[np.int64]:
         """Region ids of a feature, rising."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl.data.painting import fill_mean
+from ravl.data.painting import fill_mean, paste, stretched
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,11 @@ def exchange(
     if not places or not len(bank):
         return untouched
     place = places[int(where * len(places))]
-    x0, y0, x1, y1 = (int(v) for v in boxes[place])
-    crop = bank[int(which * len(bank))].resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC)
-    opaque = crop.getchannel("A").point(lambda alpha: 255 * (alpha >= 128)) if crop.mode == "RGBA" else None
-    if opaque is not None and opaque.getbbox() is None:  # a thin mask may vanish when it is scaled down
+    crop = stretched(bank[int(which * len(bank))], boxes[place])
+    area[_inside(boxes[place])] = np.asarray(crop.getchannel("A")) > 0 if crop.mode == "RGBA" else True
+    if not area.any():  # a thin mask may vanish when it is scaled down
         return untouched
-    pasted = image.copy()
-    pasted.paste(crop.convert("RGB"), (x0, y0), opaque)
-    area[y0:y1, x0:x1] = True if opaque is None else np.asarray(opaque) > 0
+    pasted = paste(image, crop, boxes[place])
     shown = _covered(area, boxes, parts)
     shown[place] = True
     return Exchanged(pasted, shown, np.zeros(len(boxes), bool))

@@ -69,25 +69,34 @@ class Sizes:
 def step_bytes(
     sizes: Sizes, learning: int, config: MitigationConfig, images: int, region_tokens: float, half: bool
 ) -> int:
-    """Bytes that a step with `images` at once needs on the device, if all their regions enter the loss.
+    """Bytes that a step with `images` at once needs on the device: `total_bytes`, from sizes alone.
 
     learning: numbers that learn. region_tokens: tokens that the regions of an image have together, on average.
-    half: whether the model runs in bfloat16.
-
-    Weights; gradient and the two moments of AdamW for those that learn; and what the layers keep for the backward pass:
-    per token 8 d + 3 m floats in each layer of width d and MLP width m, half a layer at the end, where only the class
-    token goes on. In bfloat16 these take 2.4 bytes instead of 4, as norms stay in float32, and the weights are there a
-    second time in 2 bytes. Not counted: what the allocator holds in reserve, and a few vectors per image.
+    half: whether the model runs in bfloat16. The layers keep 8 d + 3 m floats per token in each layer of width d and
+    MLP width m, half a layer at the end, where only the class token goes on.
     """
     method = METHODS[config.method]
-    fixed = 4 * sizes.every + 12 * learning + (2 * sizes.every if half else 0)
     tokens = 1.0 + sizes.patches
     if method.term == "regions":
         tokens += region_share(config) * region_tokens
     kept = 8 * sizes.width + 3 * sizes.mlp
     layers = sizes.layers - 0.5 if "tower" in method.learns else 1  # frozen: one at a time
-    pixels = 4 * 3 * sizes.image**2
-    return int(fixed + images * (pixels + tokens * kept * layers * (2.4 if half else 4)))
+    return total_bytes(sizes.every, learning, images, sizes.image, tokens * kept * layers, half)
+
+
+def total_bytes(every: int, learning: int, images: int, side: int, kept: float, half: bool) -> int:
+    """Bytes that a step needs on the device.
+
+    every, learning: numbers in all weights, and in those that learn. images: embedded at once, of `side` pixels each.
+    kept: floats that the layers keep of an image and its regions for the backward pass. half: as in `step_bytes`.
+
+    Weights; gradient and the two moments of AdamW for those that learn; pixels; and what the layers keep. In bfloat16
+    this takes 2.4 bytes instead of 4, as norms stay in float32, and the weights are there a second time in 2 bytes. Not
+    counted: what the allocator holds in reserve, and a few vectors per image.
+    """
+    fixed = 4 * every + 12 * learning + (2 * every if half else 0)
+    pixels = 4 * 3 * side**2
+    return int(fixed + images * (pixels + kept * (2.4 if half else 4)))
 
 
 def images_at_once(config: MitigationConfig) -> int:

@@ -29,9 +29,10 @@ from ravl.mitigation import lora
 from ravl.mitigation.baselines import METHODS
 from ravl.mitigation.batches import Batches, Read, TrainingSet, ahead, captions_of, reader
 from ravl.mitigation.checkpoint import State, load_best, resume, save
+from ravl.mitigation.footprint import uses_half
 from ravl.mitigation.gradients import Gradients
 from ravl.mitigation.loss import LossParts
-from ravl.mitigation.memory import estimate, free_memory, uses_half
+from ravl.mitigation.memory import estimate, free_memory
 from ravl.mitigation.objective import Objective
 from ravl.mitigation.processes import Processes
 from ravl.store import MitigationFolder
@@ -132,7 +133,7 @@ def _gradients(
     )
     own = max(1, len(processes.share(batches.size)))
     micro = min(config.micro_batch or own, own)
-    return Gradients(vlm, weights, objective, data.encoder, micro, uses_half(config, vlm.device), processes)
+    return Gradients(vlm, weights, objective, data.encoder, micro, uses_half(config, vlm.device.type), processes)
 
 
 def learning(vlm: LearningModel, config: MitigationConfig) -> dict[str, Parameter]:

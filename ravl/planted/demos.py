@@ -6,15 +6,16 @@ Light: the worlds themselves are imported where their images are drawn.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ravl.errors import DataError
-from ravl.tables import ImageSet
+from ravl.tables import ImageSet, Regions
 
 DRAWN_BY = "RAVL drawing program"
 """What the header Manufacturer of drawn DICOM files holds. It is one of the few that are kept, so that a drawing can be
@@ -60,6 +61,25 @@ class Demo:
             return "The medical demo writes DICOM files, which needs pydicom. Run: pip install 'ravl-dashboard[dicom]'."
         return ""
 
+    def marked(self, paths: Sequence[str], regions: Regions) -> NDArray[np.bool_]:
+        """(R,) whether each region shows the mark. paths: of the images, which are some of those that are audited.
+
+        regions: of the demo's own grid (see `settings`). The scenes are drawn again.
+        """
+        scene = np.array([scene_number(path) for path in paths], np.int64)[regions.image]
+        if self.medical:
+            from ravl.planted.medical import drawings
+            from ravl.planted.worlds import shows
+
+            scenes = drawings("val")
+            return shows(scenes, scene, regions.box)[:, scenes.marks.index(self.mark)]
+        from ravl.planted.digits import DEMO_SIZES, digit_world
+
+        n, rates = DEMO_SIZES["val"]
+        world = digit_world("val", n, *rates, seed=0)
+        there: NDArray[np.bool_] = world.mark[scene] & (world.mark_cell[scene] == regions.position)
+        return there
+
     def settings(self) -> dict[str, Any]:
         """Arguments of `ravl.discover` beside the images: model, classes, and what differs from the defaults."""
         from ravl.planted.worlds import WORLDS
@@ -81,6 +101,11 @@ DEMOS = {
         ),
     )
 }
+
+
+def scene_number(path: str) -> int:
+    """The number of the scene in its split, from the path of its file: what follows the last underscore, or all."""
+    return int(Path(path).stem.rsplit("_", 1)[-1])
 
 
 def demo_of(workspace: Path, images: str) -> Demo | None:

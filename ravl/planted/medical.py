@@ -81,11 +81,6 @@ def write_demo(folder: Path, seed: int = SEED) -> Path:
     return folder
 
 
-def scene_number(path: str) -> int:
-    """The number of the scene in its split, from the path of its file."""
-    return int(Path(path).stem.rsplit("_", 1)[1])
-
-
 def patient(rng: np.random.Generator) -> Patient:
     """Somebody at random."""
     born = date(1930, 1, 1) + timedelta(days=int(rng.integers(0, 75 * 365)))

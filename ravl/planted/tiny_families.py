@@ -23,15 +23,13 @@ from PIL import Image
 
 from ravl.mitigation.loss import contrastive_loss
 from ravl.planted.digits import CORRELATED, UNCORRELATED, World, digit_world
-from ravl.planted.tiny_clip import Recipe, reliance, tokenizer_of
+from ravl.planted.tiny_clip import ARCHITECTURES, CONTEXT, Architecture, Parts, Recipe, reliance, tokenizer_of, towers
 from ravl.planted.worlds import WORLDS
 from ravl.tables import Report, Step, quiet
 from ravl.vlm import open_clip, transformers_dual
 from ravl.vlm.model import DualEncoder
 
 _PLAN = WORLDS["digits"]
-_CONTEXT = 16
-"""Tokens of a text."""
 
 RECIPES = {
     "siglip": Recipe(steps=500, batch=64, rate=1e-3, warm_up=0.15, beta=0.98, cycle_momentum=False, clip=1.0),
@@ -107,21 +105,25 @@ def _pictures(image: NDArray[np.uint8]) -> list[Image.Image]:
 # --- the families ----------------------------------------------------------------------------------------------------
 
 
-def _siglip() -> DualEncoder:
-    """Vision 4 x 128 on 4 x 4 patches of 14 pixels, text 2 x 64."""
+def siglip(shape: Architecture) -> Parts:
+    """An untrained SigLIP with such a vision tower, its tokenizer and its image processor. Text 2 x 64.
+
+    The weights are drawn from torch's generator. The vectors are as long as the vision tower is wide.
+    """
     from transformers import SiglipConfig, SiglipModel
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
     tokenizer = tokenizer_of(_PLAN)
-    text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": _CONTEXT, "projection_size": 128}
-    text |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    vision = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
-    vision |= {"image_size": 56, "patch_size": 14}
-    module = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
+    text, vision = towers(tokenizer, shape)
+    module = SiglipModel(SiglipConfig(text_config={**text, "projection_size": shape.width}, vision_config=vision))
+    return module, tokenizer, SiglipImageProcessorPil(size={"height": shape.side, "width": shape.side})
+
+
+def _siglip() -> DualEncoder:
+    """Vision 4 x 128 on 4 x 4 patches of 14 pixels."""
+    module, tokenizer, processor = siglip(ARCHITECTURES["vit14"])
     with torch.no_grad():
         module.logit_scale.fill_(float(np.log(1 / 0.07)))  # as CLIP begins; transformers draws it at random
-    processor = SiglipImageProcessorPil(size={"height": 56, "width": 56})
     return transformers_dual.assemble("siglip", module, tokenizer, processor, torch.device("cpu"))
 
 
@@ -130,7 +132,7 @@ def _resnet() -> DualEncoder:
     library = open_clip.library()
     tokenizer = tokenizer_of(_PLAN)
     vision: dict[str, Any] = {"image_size": 128, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
-    text: dict[str, Any] = {"context_length": _CONTEXT, "vocab_size": len(tokenizer), "hf_tokenizer_name": "own"}
+    text: dict[str, Any] = {"context_length": CONTEXT, "vocab_size": len(tokenizer), "hf_tokenizer_name": "own"}
     text |= {"width": 64, "heads": 4, "layers": 2, "pool_type": "eos", "eos_id": tokenizer.eos_token_id}
     config = {"embed_dim": 64, "vision_cfg": vision, "text_cfg": text}
     module = library.model.CLIP(**{**config, "vision_cfg": dict(vision), "text_cfg": dict(text)})
@@ -139,7 +141,7 @@ def _resnet() -> DualEncoder:
     library.model.set_model_preprocess_cfg(module, settings)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        reader = library.tokenizer.HFTokenizer(folder, context_length=_CONTEXT)
+        reader = library.tokenizer.HFTokenizer(folder, context_length=CONTEXT)
     return open_clip.assemble("resnet", module, reader, config, torch.device("cpu"))
 
 

@@ -49,9 +49,9 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Clustering:
-    """Regions grouped into features, and the rule that assigns new regions.
+    """Regions grouped into clusters, and the rule that assigns new regions.
 
-    label: (R,) int32, feature id or NOISE; ids run from 0 by falling size.
+    label: (R,) int32, cluster id or NOISE; ids run from 0 by falling size.
     strength: (R,) float32 in [0, 1], how firmly a region belongs to its cluster.
     medoid: (C,) int32, the region closest to all others of its cluster.
     position_mean: (P, M) float32, mean vector of each region position (one row when there are no positions).
@@ -134,9 +134,9 @@ class Families:
 
 @dataclass(frozen=True)
 class FeatureScores:
-    """The paper's scores, one entry per feature, best first.
+    """The paper's scores, one entry per feature id ever given, best first.
 
-    feature: (F,) int32, cluster id.
+    feature: (F,) int32, feature id.
     pull_class: (F,) int16, most frequent wrong prediction where the feature decides; -1 where it decides no error.
     influence: (F,) float32 in [0, 1]; NaN where no class loses accuracy or no such error can be judged.
     gap: (F,) float32 >= 0, sum of |gap_y| over the classes where it is defined; NaN where it is nowhere defined.
@@ -179,6 +179,11 @@ class FeatureScores:
 
     def __len__(self) -> int:
         return len(self.feature)
+
+    @property
+    def existing(self) -> NDArray[np.int32]:
+        """Ids of the features that some region shows, best first: not those that a merge or a split retired."""
+        return self.feature[self.n_regions > 0]
 
     def row_of(self, feature: int) -> int:
         """The row of a feature id. Raises KeyError for an unknown id."""

@@ -1,10 +1,14 @@
-"""A run folder of any size without a model: images in a few files, regions in blobs on the map."""
+"""A run folder of any size without a model: images in a few files, regions in blobs on the map.
+
+What the dashboard reads is as large as in a real run; the embeddings, which it never opens, have two columns.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ravl.config import AuditConfig, PromptsConfig
@@ -68,8 +72,7 @@ def write_large_run(workspace: Path, n_regions: int, name: str = "large", files:
     config = run.config
     scores = score_features(regions, zero_shot, label, N_CLUSTERS, config.scoring)
     chance = significance(scores, regions, zero_shot, label, config.significance, 0)
-    none, shape = np.zeros(0, int), np.zeros((0, len(OPERATORS)), int)
-    found = Counterfactuals(OPERATORS, none, none, shape, shape, none, none, none, none, none)
+    found = _removed(scores.feature, regions, zero_shot, label, config.evidence.max_images)
     records = {
         "images": images,
         "regions": regions,
@@ -78,7 +81,7 @@ def write_large_run(workspace: Path, n_regions: int, name: str = "large", files:
         "families": families,
         "features": scores,
         "significance": chance,
-        "exemplars": Exemplars(none, none, none, none, none, none, none),
+        "exemplars": _exemplars(scores.feature, regions, zero_shot, label, config.exemplars.count),
         "counterfactuals": found,
         "evidence": weigh(
             found,
@@ -117,6 +120,41 @@ def _rows(rng: np.random.Generator, n: int, label: np.ndarray) -> np.ndarray:
     rows = rng.random((n, len(CLASSES)), np.float32)
     rows[np.arange(n), label] += 0.6
     return rows / rows.sum(1, keepdims=True)
+
+
+def _removed(
+    features: NDArray[np.int32], regions: Regions, zero_shot: ZeroShot, label: NDArray[np.int64], most: int
+) -> Counterfactuals:
+    """Removal from up to `most` images of each feature: one wrong answer of four becomes right, all else stays."""
+    rng = np.random.default_rng(1)
+    showing = [np.unique(regions.image[label == feature]) for feature in features]
+    images = [np.sort(rng.choice(own, min(most, len(own)), replace=False)) for own in showing]
+    image = np.concatenate(images)
+    answer = zero_shot.predicted[image]
+    after = np.where(rng.random(len(image)) < 0.25, zero_shot.label[image], answer)
+    control = np.where(zero_shot.correct[image], -1, answer)
+    none = np.zeros(0, int)
+    return Counterfactuals(
+        OPERATORS,
+        np.repeat(features, list(map(len, images))),
+        image,
+        np.stack([after] * len(OPERATORS), 1),
+        np.stack([control] * len(OPERATORS), 1),
+        *([none] * 5),
+    )
+
+
+def _exemplars(
+    features: NDArray[np.int32], regions: Regions, zero_shot: ZeroShot, label: NDArray[np.int64], count: int
+) -> Exemplars:
+    """The first regions of each feature."""
+    chosen = [np.flatnonzero(label == feature)[:count] for feature in features]
+    region, n = np.concatenate(chosen), list(map(len, chosen))
+    image = regions.image[region]
+    second, first = np.argsort(zero_shot.image[image], axis=1)[:, -2:].T
+    against = np.where(zero_shot.correct[image], second, first)
+    contribution = np.concatenate([np.linspace(1, 0, each) for each in n])
+    return Exemplars(np.repeat(features, n), region, image, against, contribution, contribution, contribution)
 
 
 def _map(rng: np.random.Generator, label: np.ndarray) -> np.ndarray:

@@ -9,13 +9,15 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dashboard.server import environment, streamlit_command
+from dashboard.serving.server import environment, streamlit_command
 
 SECONDS = 1000  # playwright counts in milliseconds
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -34,25 +36,44 @@ def find_browser() -> str:
     return found
 
 
+@dataclass(frozen=True)
+class Server:
+    """A web server that answers. pid: its process."""
+
+    address: str
+    pid: int
+
+
 @contextmanager
-def served(workspace: Path) -> Iterator[str]:
-    """The address of a dashboard that runs as long as the block; its output goes to `server.log`."""
+def answering(command: Callable[[int], list[str]], env: dict[str, str], log: Path) -> Iterator[Server]:
+    """A server of Streamlit that runs as long as the block; its output goes to `log`. command: from the port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}/"
-    log = open(workspace / "server.log", "wb")  # noqa: SIM115 - closed below
-    process = subprocess.Popen(streamlit_command(workspace, port), env=environment(workspace), stdout=log, stderr=log)
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}_stcore/health", timeout=2).close()
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                assert process.poll() is None, (workspace / "server.log").read_text()
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command(port), env=env, stdout=output, stderr=output)
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"{address}_stcore/health", timeout=2).close()
+                    break
+                except (urllib.error.URLError, ConnectionError, TimeoutError):
+                    assert process.poll() is None, log.read_text()
+                    time.sleep(0.1)
+            yield Server(address, process.pid)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def dashboard(workspace: Path) -> AbstractContextManager[Server]:
+    """The dashboard of a workspace, for as long as the block."""
+    return answering(partial(streamlit_command, workspace), environment(workspace), workspace / "server.log")
+
+
+@contextmanager
+def served(workspace: Path) -> Iterator[str]:
+    """The address of a dashboard that runs as long as the block; its output goes to `server.log`."""
+    with dashboard(workspace) as server:
+        yield server.address

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from dashboard import packing, selection
+from dashboard.pictures import packing
+from dashboard.reading import selection
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from tests.browser.large import write_large_run
@@ -140,6 +141,12 @@ def timed(view: MapPage, x: float, y: float, radius: float) -> tuple[float, floa
     return float(view.page.evaluate("() => window.crops")) / 1000, drag
 
 
+def lassoes(view: MapPage, n: int) -> list[tuple[float, float]]:
+    """What `timed` gives, of `n` lassoes on a ring about the middle."""
+    turns = [k * 2.4 for k in range(n)]
+    return [timed(view, 0.5 + 0.12 * math.cos(turn), 0.5 + 0.12 * math.sin(turn), 0.07) for turn in turns]
+
+
 @pytest.mark.timeout(240)
 def test_fifty_thousand_regions(
     place: tuple[str, AuditRun, Path], browser: Callable[..., BrowserContext], capsys: pytest.CaptureFixture[str]
@@ -150,7 +157,7 @@ def test_fifty_thousand_regions(
     load = time.perf_counter() - begun
     expect(view.map).to_have_attribute("data-shown", str(N))
     view.page.wait_for_timeout(1000)
-    times = [timed(view, 0.5 + 0.12 * math.cos(k * 2.4), 0.5 + 0.12 * math.sin(k * 2.4), 0.07) for k in range(9)]
+    times = lassoes(view, 9)
     n_selected = view.n_selected()
 
     # what is counted is what lies inside the shape that the address holds, over all regions
@@ -204,7 +211,7 @@ def test_fifty_thousand_regions(
 
 def test_geometry_and_painting_against_the_definition(browser: Callable[..., BrowserContext]) -> None:
     """The pure parts of the component, on a page of their own: simplifying, finding a point, and what is painted."""
-    static = Path(packing.__file__).with_name("static")
+    static = Path(packing.__file__).parents[1] / "static"
     code = "".join((static / name).read_text(encoding="utf-8") for name in ("geometry.js", "painting.js"))
     page = browser().pages[0]
     checks = Path(__file__).with_name("map_checks.js").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from dashboard.server import environment
+from dashboard.serving.server import environment
 from tests.browser.serving import ARGUMENTS, SECONDS, find_browser, served
 
 __all__ = ["SECONDS", "Window", "demo_workspace", "find_browser", "opened", "served", "watched"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from dashboard import jobs
-from dashboard.readiness import Machine, Probe
+from dashboard.serving import jobs
+from dashboard.serving.readiness import Machine, Probe
 from ravl.config import AuditConfig, EvidenceConfig, MitigationConfig, PromptsConfig, ScoringConfig
 from ravl.discovery.evidence import never_shown, weigh
 from ravl.discovery.scoring import score_features

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 from streamlit.testing.v1 import AppTest
 
-from dashboard.server import application
+from dashboard.serving.server import application
 
 VIEWS = ("start", "overview", "features", "region_map", "review", "repair", "export")
 

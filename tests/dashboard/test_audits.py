@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dashboard import audits
+from dashboard.reading import audits
 from ravl.ledger import Job, Ledger
 from ravl.store import STAGES, AuditRun
 from ravl.tables import ImageSet

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import opened
-from dashboard.carried import LEAST, carried
+from dashboard.choosing.carried import LEAST, carried
+from dashboard.reading import opened
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.tables import Verdict

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard import claims, evidence, opened, summaries
-from dashboard.evidence import OUTCOMES, Outcome, Trial
-from dashboard.opened import Audit, Interval, Rate
-from dashboard.summaries import ClassRow, Finding
+from dashboard.reading import evidence, opened, summaries
+from dashboard.reading.evidence import OUTCOMES, Outcome, Trial
+from dashboard.reading.opened import Audit, Interval, Rate
+from dashboard.reading.summaries import ClassRow, Finding
+from dashboard.words import claims
 from ravl.config import OPERATORS
 from ravl.store import AuditRun
 from ravl.tables import REASONS

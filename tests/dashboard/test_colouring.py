@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dashboard import colouring, filters, opened, summaries
-from dashboard.palette import DARK, LIGHT, Palette, palette
+from dashboard.choosing import filters
+from dashboard.pictures import colouring
+from dashboard.pictures.palette import DARK, LIGHT, Palette, palette
+from dashboard.reading import opened, summaries
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from dashboard import comparison
-from dashboard.summaries import Rate
+from dashboard.reading import comparison
+from dashboard.reading.summaries import Rate
 from ravl.tables import GroupAccuracy
 from tests.dashboard.conftest import AFTER, BEFORE, make_groups
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from dashboard import entrance, state
-from dashboard.identity import Person
+from dashboard import entrance
+from dashboard.screen import state
+from dashboard.serving.identity import Person
 from ravl.store import AuditRun
 from tests.dashboard.screen import button, checked, open_app, said
 

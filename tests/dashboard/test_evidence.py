@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dashboard import evidence, opened
-from dashboard.evidence import OUTCOMES, Effect
-from dashboard.opened import Audit, Rate, difference
+from dashboard.reading import evidence, opened
+from dashboard.reading.evidence import OUTCOMES, Effect
+from dashboard.reading.opened import Audit, Rate, difference
 from ravl.config import EvidenceConfig
 from ravl.discovery.significance import newcombe
 from ravl.store import AuditRun

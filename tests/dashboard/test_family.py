@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import family, jobs, making, opened, regrouping, summaries
-from dashboard.family import Grouped
-from dashboard.identity import Person
-from dashboard.opened import Rate
+from dashboard.acting import regrouping
+from dashboard.choosing import family, making
+from dashboard.choosing.family import Grouped
+from dashboard.reading import opened, summaries
+from dashboard.reading.opened import Rate
+from dashboard.serving import jobs
+from dashboard.serving.identity import Person
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.tables import IDENTITIES, Families
@@ -122,7 +125,7 @@ def test_a_feature_of_several_clusters_can_be_split(
     run: AuditRun, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = together(family.grouped(run), 1, 2)
-    monkeypatch.setattr("dashboard.readers.grouped", lambda run: groups)
+    monkeypatch.setattr("dashboard.screen.readers.grouped", lambda run: groups)
     app = open_family(1)
     assert "It is made of 2 clusters of regions" in said(app)
     app.text_input(key="reviewer-name").input("Ada").run()

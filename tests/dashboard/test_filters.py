@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboard import filters, map_words, opened, summaries
-from dashboard.filters import Facet, Filters
+from dashboard.choosing import filters, map_words
+from dashboard.choosing.filters import Facet, Filters
+from dashboard.reading import opened, summaries
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 

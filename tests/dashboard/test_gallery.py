@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard import brand, gallery, markup
-from dashboard.evidence import Effect, Removal, Side
-from dashboard.gallery import Card, Pair, Section
-from dashboard.opened import Interval, Rate
-from dashboard.palette import LIGHT
-from dashboard.summaries import ClassRow, Fact
+from dashboard.pictures import brand, gallery, markup
+from dashboard.pictures.gallery import Card, Pair, Section
+from dashboard.pictures.palette import LIGHT
+from dashboard.reading.evidence import Effect, Removal, Side
+from dashboard.reading.opened import Interval, Rate
+from dashboard.reading.summaries import ClassRow, Fact
 from ravl.data.painting import blur, fill_mean, inpaint
 from ravl.store import STAGES
 

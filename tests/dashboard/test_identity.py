@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.identity import EXPLAINED, HOW, LONGEST, Person, missing, person
+from dashboard.serving.identity import EXPLAINED, HOW, LONGEST, Person, missing, person
 from ravl.tables import IDENTITIES
 
 HEADERS = {"x-forwarded-user": " Ada  L. ", "Host": "here"}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.image_set import concerns
+from dashboard.words.image_set import concerns
 from ravl.store import AuditRun
 from ravl.tables import ImageSet
 from tests.dashboard.conftest import draw_images, make_run

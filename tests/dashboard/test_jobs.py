@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dashboard import jobs
+from dashboard.serving import jobs
 from ravl.config import MitigationConfig
 from ravl.errors import ConfigError, RunError
 from ravl.ledger import Job, Ledger

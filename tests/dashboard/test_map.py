@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import opened, packing, readers, selection
+from dashboard.pictures import packing
+from dashboard.reading import opened, selection
+from dashboard.screen import readers
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from tests.dashboard.screen import address, button, checked, go, html, open_app, said

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dashboard import opened
-from dashboard.opened import Audit, Rate
+from dashboard.reading import opened
+from dashboard.reading.opened import Audit, Rate
 from ravl.config import EvidenceConfig
 from ravl.discovery.significance import newcombe
 from ravl.errors import RunError

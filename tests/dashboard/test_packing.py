@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboard import packing
-from dashboard.packing import LEVELS, Frame
+from dashboard.pictures import packing
+from dashboard.pictures.packing import LEVELS, Frame
 
 corner = st.tuples(st.integers(0, LEVELS), st.integers(0, LEVELS))
 FRAME = Frame((-3.0, 10.0), (5.0, 12.0))

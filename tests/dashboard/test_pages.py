@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import opened, readers, summaries
+from dashboard.reading import opened, summaries
+from dashboard.screen import readers
 from ravl.ledger import Ledger
 from ravl.store import STAGES, AuditRun
 from tests.dashboard.conftest import make_run

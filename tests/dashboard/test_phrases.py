@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dashboard import faults, opened, phrases, reviewing, summaries
-from dashboard.identity import Person
+from dashboard.choosing import reviewing
+from dashboard.reading import opened, summaries
+from dashboard.serving import faults
+from dashboard.serving.identity import Person
+from dashboard.words import phrases
 from ravl.ledger import WITHDRAWN
 from ravl.readings import Kappa, Pair
 from ravl.store import AuditRun

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard import readiness
-from dashboard.readiness import Machine, Probe, need
+from dashboard.serving import readiness
+from dashboard.serving.readiness import Machine, Probe, need
 from ravl.config import EmbeddingConfig, MitigationConfig, RegionsConfig
 from ravl.planted import demo_model
 from ravl.store import AuditRun

@@ -14,8 +14,9 @@ import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import jobs, readiness, repair_panels
-from dashboard.readiness import Need, Probe
+from dashboard.screen import repair_panels
+from dashboard.serving import jobs, readiness
+from dashboard.serving.readiness import Need, Probe
 from ravl.config import MitigationConfig
 from ravl.data import Reading, read_images
 from ravl.ledger import Ledger

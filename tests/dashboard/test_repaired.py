@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard import repair_markup, repair_words
-from dashboard.opened import Interval, Rate
-from dashboard.palette import LIGHT
-from dashboard.readiness import Machine, Need
-from dashboard.repair_markup import Thumbnail
-from dashboard.repaired import (
+from dashboard.pictures import repair_markup
+from dashboard.pictures.palette import LIGHT
+from dashboard.pictures.repair_markup import Thumbnail
+from dashboard.reading.opened import Interval, Rate
+from dashboard.reading.repaired import (
     ChangedImage,
     Estimate,
     Moved,
@@ -26,6 +25,8 @@ from dashboard.repaired import (
     second_audit,
     spread,
 )
+from dashboard.serving.readiness import Machine, Need
+from dashboard.words import repair_words
 from ravl.mitigation.comparison import paired_interval
 from ravl.mitigation.rematch import STATUS
 from ravl.store import AuditRun

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard import claims, evidence, opened, phrases, repair_words, summaries, wording
-from dashboard.opened import Rate
-from dashboard.repaired import outcome, second_audit
+from dashboard.reading import evidence, opened, summaries
+from dashboard.reading.opened import Rate
+from dashboard.reading.repaired import outcome, second_audit
+from dashboard.reading.summaries import ClassRow
 from dashboard.reporting import LIMITS, record, report, report_text, tables
-from dashboard.summaries import ClassRow
+from dashboard.words import claims, phrases, repair_words, wording
 from ravl.errors import RunError
 from ravl.ledger import WITHDRAWN, Ledger
 from ravl.report import Cell, Document, Gallery, Prose, Section, Table

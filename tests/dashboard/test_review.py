@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import opened, state, wording
-from dashboard.identity import Person
+from dashboard.reading import opened
+from dashboard.screen import state
+from dashboard.serving.identity import Person
+from dashboard.words import wording
 from ravl.errors import RunError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun

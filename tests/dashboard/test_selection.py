@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dashboard import opened, selection
+from dashboard.reading import opened, selection
 from ravl.store import AuditRun
 from tests.dashboard.conftest import make_map
 

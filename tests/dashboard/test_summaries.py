@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dashboard import summaries
-from dashboard.opened import Audit, Rate, difference, read_audit
+from dashboard.reading import summaries
+from dashboard.reading.opened import Audit, Rate, difference, read_audit
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.tables import columns

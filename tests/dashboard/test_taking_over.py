@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import import_words, opened, state
-from dashboard.identity import Person
+from dashboard.reading import opened
+from dashboard.screen import state
+from dashboard.serving.identity import Person
+from dashboard.words import import_words
 from ravl import export
 from ravl.chain import digest
 from ravl.importing import ELSEWHERE, Found, Imported

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard import opened, summaries, wording
-from dashboard.opened import Rate
-from dashboard.selection import Chosen
-from dashboard.summaries import Crop
+from dashboard.reading import opened, summaries
+from dashboard.reading.opened import Rate
+from dashboard.reading.selection import Chosen
+from dashboard.reading.summaries import Crop
+from dashboard.words import wording
 from ravl.config import MitigationConfig
 from ravl.ledger import Ledger
 from ravl.store import AuditRun

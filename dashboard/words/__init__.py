@@ -1,0 +1,1 @@
+"""Sentences that interpret what was read; counts come first. Knows the records of `reading`, never the screen."""
