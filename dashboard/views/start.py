@@ -276,9 +276,11 @@ def _show_check(model: str, problem: str, asked: tuple[str, tuple[str, ...]]) ->
             st.caption("The inputs changed since they were checked. Check again.")
         usable, note = audits.model_note(model)
         (st.markdown if usable else st.warning)(wording.plain(note))
+        if kept is None:
+            return  # reading the images has just failed, and that is said above
         if problem and usable:
             st.warning(wording.plain(problem))
-        elif not problem and kept is not None:  # without it, reading the images has just failed
+        elif not problem:
             st.markdown("Everything needed is there: the audit can start.")
 
 

@@ -104,6 +104,9 @@ def test_a_failed_check_promises_nothing(template: Path, workspace: Path) -> Non
     assert "Every label must be one of the classes cat, dog" in text
     assert "can start" not in text
     assert not app.get("progress")
+    app.text_input(key="new-images").input("/nowhere/at/all")
+    button(app.run(), "check-inputs").click().run()
+    assert said(checked(app)).count("/nowhere/at/all") == 1
 
 
 def test_check_inputs_tells_of_images_that_can_spoil_an_audit(template: Path, workspace: Path, tmp_path: Path) -> None:
