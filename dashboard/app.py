@@ -8,6 +8,7 @@ from dashboard import entrance
 from dashboard.pictures import brand
 from dashboard.screen import panels, readers, state
 from dashboard.words import phrases, wording
+from ravl.planted.demos import demo_of
 from ravl.store import AuditRun
 
 SIDEBAR = 256
@@ -66,6 +67,10 @@ def _picker(runs: list[AuditRun], chosen: str) -> None:
         help="The audit that all pages below *Workspace* are about.",
         on_change=lambda: state.choose_run(state.widget("run-picker")),
     )
+    images = next(run.config.images for run in runs if run.id == chosen)
+    demo = demo_of(state.workspace(), images)
+    if demo is not None and demo.medical:
+        st.caption(wording.DRAWN_SHORT)
 
 
 if __name__ == "__main__":

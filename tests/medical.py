@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 import warnings
 import zipfile
@@ -13,10 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pydicom
+import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
+
+import ravl
+from ravl.planted import medical
+from ravl.planted.demos import DEMOS
+from ravl.store import AuditRun
 
 CANARIES = ("ZZQUILLFEATHER", "19500102", "9988776655", "1.2.826.0.1.3680043.2.1143.424242")
 """A name, a birth date, a number and an identifier that must never be seen again."""
@@ -99,6 +106,26 @@ def written(dataset: FileDataset, enforce: bool = True) -> bytes:
     return buffer.getvalue()
 
 
+# --- the medical demo, smaller ----------------------------------------------------------------------------------------
+
+SIZES = {"train": 150, "val": 240, "test": 180}
+
+
+def drawn_demo(workspace: Path) -> Path:
+    """A workspace with a smaller edition of the demo's radiographs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medical, "DEMO_SIZES", SIZES)
+        DEMOS["radiograph"].write(workspace)
+    return workspace
+
+
+def audited_demo(workspace: Path, until: str = "evidence") -> AuditRun:
+    """The audit of the shipped model on them: 20 s on two cores, without the map."""
+    demo = DEMOS["radiograph"]
+    images = workspace / demo.folder / "val"
+    return ravl.discover(images, **demo.settings(), workspace=workspace, device="cpu", name=demo.name, until=until)
+
+
 # --- where an identifier may be ---------------------------------------------------------------------------------------
 
 
@@ -128,3 +155,20 @@ def nodes(node: Any) -> Iterator[Any]:
     for child in getattr(node, "children", {}).values():
         yield child
         yield from nodes(child)
+
+
+def headers_of(folder: Path) -> frozenset[str]:
+    """Every value in the headers of the demo's files below a folder that could tell who somebody is."""
+    kept = set()
+    for path in folder.rglob("*.dcm"):
+        file = pydicom.dcmread(path, stop_before_pixels=True)
+        names = ("PatientID", "PatientBirthDate", "AccessionNumber", "StudyDate", "StudyInstanceUID", "SOPInstanceUID")
+        kept |= {str(file.get(name)) for name in names} | {*str(file.PatientName).split("^"), file.InstitutionName}
+    return frozenset(kept)
+
+
+def spotted(text: str, identifiers: frozenset[str]) -> set[str]:
+    """Which of them a text holds. A date has to stand alone: eight digits are often a part of a number."""
+    names = [word for word in identifiers if not any(map(str.isdigit, word))]
+    numbers = re.findall(r"RV\d{8}|A\d{9}|2\.25\.\d+|(?<![\d.])\d{8}(?!\d)", text)
+    return {*found(text, names), *identifiers.intersection(numbers)}

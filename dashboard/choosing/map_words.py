@@ -14,7 +14,13 @@ from dashboard.words.wording import DECISIONS, count, plain, selection_features,
 
 PURPOSE = "Every region is a point; regions that look alike lie together. Draw around some to see them."
 
-HOW_TO_SELECT = "**Nothing is selected.** Draw around points on the map to see their crops here, or choose a feature."
+
+def how_to_select(features: bool) -> str:
+    """Said while nothing is selected. features: whether there are any to choose from."""
+    return (
+        "**Nothing is selected.** Draw around points on the map to see their crops here"
+        f"{', or choose a feature' if features else ''}."
+    )
 
 
 def drawn(shown: int, total: int) -> str:

@@ -76,7 +76,7 @@ def curve_figure(lines: tuple[Curve, ...], title: str, palette: Palette, share: 
         showlegend=True,
         hovermode="x unified",
     )
-    figure.update_xaxes(rangemode="tozero")
+    figure.update_xaxes(rangemode="tozero", autorangeoptions={"include": [0, 10]})  # there is no half a step
     figure.update_traces(cliponaxis=False)
     if share:
         figure.update_yaxes(tickformat=".0%", range=[-0.02, 1.02])

@@ -6,7 +6,6 @@ Every picture carries an alt text, every card a caption; all text of users is es
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from dashboard.words.wording import escaped
 from ravl.data.painting import Masks, blur, fill_mean, inpaint, replaced
 
 Box = tuple[int, int, int, int]
@@ -185,26 +185,26 @@ def pairs_html(sections: Sequence[Section]) -> str:
 
 
 def _section(section: Section) -> str:
-    note = f"<p>{html.escape(section.note)}</p>"
+    note = f"<p>{escaped(section.note)}</p>"
     pairs = "".join(_pair(pair) for pair in section.pairs)
-    return f'<section><h4>{html.escape(section.heading)}</h4>{note}<div class="grid">{pairs}</div></section>'
+    return f'<section><h4>{escaped(section.heading)}</h4>{note}<div class="grid">{pairs}</div></section>'
 
 
 def _pair(pair: Pair) -> str:
     sides = "".join(
         f"<span class='side'>{_picture(uri, alt, pair.missing)}<span class='said'>{_mark(right)} "
-        f"{html.escape(called)}</span></span>"
+        f"{escaped(called)}</span></span>"
         for uri, alt, (called, right) in (
             (pair.before, pair.alt_before, pair.called_before),
             (pair.after, pair.alt_after, pair.called_after),
         )
     )
     if pair.before:
-        label = html.escape(f"Enlarge: {pair.alt_before}; {pair.alt_after}", quote=True)
+        label = escaped(f"Enlarge: {pair.alt_before}; {pair.alt_after}")
         sides = f'<button type="button" class="pair" data-key="{pair.key}" aria-label="{label}">{sides}</button>'
     else:
         sides = f'<div class="pair">{sides}</div>'
-    return f"<figure>{sides}<figcaption>{html.escape(pair.caption)}</figcaption></figure>"
+    return f"<figure>{sides}<figcaption>{escaped(pair.caption)}</figcaption></figure>"
 
 
 def _mark(right: bool) -> str:
@@ -215,7 +215,7 @@ def _mark(right: bool) -> str:
 def _card(card: Card, clickable: bool) -> str:
     pictures = _picture(card.crop, card.alt_crop, card.missing) + _picture(card.whole, card.alt_whole, card.missing)
     if clickable and card.whole:
-        label = html.escape(f"Enlarge: {card.alt_whole}", quote=True)
+        label = escaped(f"Enlarge: {card.alt_whole}")
         pictures = f'<button type="button" class="pair" data-key="{card.key}" aria-label="{label}">{pictures}</button>'
     else:
         pictures = f'<div class="pair">{pictures}</div>'
@@ -224,17 +224,15 @@ def _card(card: Card, clickable: bool) -> str:
         if card.wrong
         else '<span class="mark right" aria-hidden="true">✓</span>'
     )
-    note = f"<small>{html.escape(card.note)}</small>" if card.note else ""
-    caption = f"<figcaption>{mark}<span>{html.escape(card.caption)}{note}</span></figcaption>"
+    note = f"<small>{escaped(card.note)}</small>" if card.note else ""
+    caption = f"<figcaption>{mark}<span>{escaped(card.caption)}{note}</span></figcaption>"
     return f"<figure>{pictures}{caption}</figure>"
 
 
 def _picture(uri: str | None, alt: str, missing: str) -> str:
     if uri is None:
-        return (
-            f'<span class="gone" role="img" aria-label="{html.escape(alt, quote=True)}">{html.escape(missing)}</span>'
-        )
-    return f'<img src="{uri}" alt="{html.escape(alt, quote=True)}">'
+        return f'<span class="gone" role="img" aria-label="{escaped(alt)}">{escaped(missing)}</span>'
+    return f'<img src="{uri}" alt="{escaped(alt)}">'
 
 
 CSS = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ from dashboard.reading.evidence import Effect, Removal
 from dashboard.reading.opened import Rate
 from dashboard.reading.summaries import ClassRow, Fact, Finding
 from dashboard.words.claims import OPERATORS, beyond, errors_gone, evidence, probability, span
-from dashboard.words.wording import DECISIONS, percent, signed, stage, title
+from dashboard.words.wording import DECISIONS, escaped, percent, signed, stage, title
 from ravl.store import STAGES
 
 
@@ -41,14 +40,14 @@ def _scale(first: Rate, second: Rate, colours: tuple[str, str], labels: tuple[st
         if not math.isnan(share):
             fill = "var(--ravl-ground, transparent)" if hollow else colour
             marks += f'<em style="left:{100 * share:.1f}%;border-color:{colour};background:{fill}"></em>'
-    return f'<span class="scale" role="img" aria-label="{html.escape(spoken, quote=True)}"><span>{marks}</span></span>'
+    return f'<span class="scale" role="img" aria-label="{escaped(spoken)}"><span>{marks}</span></span>'
 
 
 def class_table(rows: tuple[ClassRow, ...], palette: Palette, pull: str) -> str:
     """Accuracy per class without and with a feature."""
     colours, labels = (palette.muted, palette.wrong), ("without", "with")
     body = "".join(
-        f"<tr><th scope='row'>{html.escape(row.name)}{_tag('errors go here') if row.pulls and pull else ''}</th>"
+        f"<tr><th scope='row'>{escaped(row.name)}{_tag('errors go here') if row.pulls and pull else ''}</th>"
         f"<td>{_cell(row.inside)}</td><td>{_cell(row.outside)}</td>"
         f"<td>{_scale(row.outside, row.inside, colours, labels)}</td>"
         f"<td>{_points(row.difference.value)} <small class='span'>{span(row.difference)}</small></td></tr>"
@@ -61,7 +60,7 @@ def class_table(rows: tuple[ClassRow, ...], palette: Palette, pull: str) -> str:
 
 def effect_table(view: Removal) -> str:
     """What each way of removing a feature does: a column per way, a count in every cell."""
-    pull = html.escape(view.pull)
+    pull = escaped(view.pull)
     rows: list[tuple[str, Callable[[Effect], str]]] = [
         ("Wrong images that become right", lambda effect: _cell(effect.fixed)),
         ("The same, with another piece removed instead", lambda effect: _cell(effect.control)),
@@ -79,15 +78,14 @@ def effect_table(view: Removal) -> str:
         f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell(effect)}</td>' for effect in view.effects)}</tr>"
         for label, cell in rows
     )
-    head = _head("", *(html.escape(OPERATORS[effect.operator][0]) for effect in view.effects))
+    head = _head("", *(escaped(OPERATORS[effect.operator][0]) for effect in view.effects))
     return _table("What each way of removing the feature does", head, body, "plain")
 
 
 def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: str) -> str:
     """One rate per row, with a bar."""
     body = "".join(
-        f"<tr><th scope='row'>{html.escape(name)}</th><td>{_cell(value)}</td>"
-        f"<td>{_bar(value, palette.accent)}</td></tr>"
+        f"<tr><th scope='row'>{escaped(name)}</th><td>{_cell(value)}</td><td>{_bar(value, palette.accent)}</td></tr>"
         for name, value in rows
     )
     return _table(caption, _head("Class", "Right", ""), body, "wide-3")
@@ -96,7 +94,7 @@ def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: st
 def beside_table(rows: tuple[Finding, Finding]) -> str:
     """Two features beside each other: a column each."""
     lines: list[tuple[str, Callable[[Finding], str]]] = [
-        ("Mistaken for", lambda row: html.escape(row.pull) or "–"),
+        ("Mistaken for", lambda row: escaped(row.pull) or "–"),
         ("What removing it shows", lambda row: evidence(row)),
         ("Errors that go", lambda row: errors_gone(row)),
         ("Wrong images that become right without it", lambda row: _cell(row.fixed)),
@@ -110,15 +108,14 @@ def beside_table(rows: tuple[Finding, Finding]) -> str:
         f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell(row)}</td>' for row in rows)}</tr>"
         for label, cell in lines
     )
-    head = _head("", *(html.escape(title(row)) for row in rows))
+    head = _head("", *(escaped(title(row)) for row in rows))
     return _table("Two features beside each other", head, body, "plain")
 
 
 def fact_table(rows: tuple[Fact, ...], caption: str) -> str:
     """Names and values."""
     body = "".join(
-        f"<tr><th scope='row'>{html.escape(row.name)}</th><td class='text'>{html.escape(row.value)}</td></tr>"
-        for row in rows
+        f"<tr><th scope='row'>{escaped(row.name)}</th><td class='text'>{escaped(row.value)}</td></tr>" for row in rows
     )
     return _table(caption, "", body, "facts")
 
@@ -134,21 +131,21 @@ def _head(*cells: str) -> str:
 
 def _table(caption: str, head: str, body: str, kind: str = "wide-4") -> str:
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
-    spoken = html.escape(caption, quote=True)
+    spoken = escaped(caption)
     return (
         f'<div class="ravl-scroll" tabindex="0" role="region" aria-label="{spoken}">'
-        f'<table class="ravl-table {kind}"><caption>{html.escape(caption)}</caption>'
+        f'<table class="ravl-table {kind}"><caption>{escaped(caption)}</caption>'
         f"{top}<tbody>{body}</tbody></table></div>"
     )
 
 
 def _tag(text: str) -> str:
-    return f' <span class="tag">{html.escape(text)}</span>'
+    return f' <span class="tag">{escaped(text)}</span>'
 
 
 def _legend_pair(colours: tuple[str, str], labels: tuple[str, str]) -> str:
-    hollow = f'<em class="key" style="border-color:{colours[0]}"></em>{html.escape(labels[0])}'
-    full = f'<em class="key" style="border-color:{colours[1]};background:{colours[1]}"></em>{html.escape(labels[1])}'
+    hollow = f'<em class="key" style="border-color:{colours[0]}"></em>{escaped(labels[0])}'
+    full = f'<em class="key" style="border-color:{colours[1]};background:{colours[1]}"></em>{escaped(labels[1])}'
     return f"{hollow} &nbsp; {full}"
 
 
@@ -160,7 +157,7 @@ def legend(entries: tuple[tuple[str, str, int], ...]) -> str:
     """What the colours of the map mean, with the number of regions of each."""
     items = "".join(
         f'<span role="listitem"><em class="key" style="border-color:{colour};background:{colour}"></em>'
-        f"{html.escape(name)} <small>{n:,}</small></span>"
+        f"{escaped(name)} <small>{n:,}</small></span>"
         for name, colour, n in entries
     )
     return f'<div class="ravl-legend" role="list" aria-label="Colours of the map">{items}</div>'
@@ -168,9 +165,7 @@ def legend(entries: tuple[tuple[str, str, int], ...]) -> str:
 
 def key_legend(keys: tuple[tuple[str, str], ...]) -> str:
     """The keys of a page and what they do."""
-    items = "".join(
-        f"<span role='listitem'><kbd>{html.escape(key)}</kbd> {html.escape(what)}</span>" for key, what in keys
-    )
+    items = "".join(f"<span role='listitem'><kbd>{escaped(key)}</kbd> {escaped(what)}</span>" for key, what in keys)
     return (
         f'<div class="ravl-keys" role="list" aria-label="Keys">{items}</div>'
         '<p class="ravl-note">Keys rest while you type.</p>'
@@ -186,7 +181,7 @@ def stage_list(current: str, done: bool) -> str:
         spoken = {"done": "finished", "now": "running", "later": "to come"}[state]
         items.append(
             f'<span role="listitem" class="{state}"><span aria-label="{spoken}">{sign}</span> '
-            f"{html.escape(stage(name))}</span>"
+            f"{escaped(stage(name))}</span>"
         )
     return f'<div class="ravl-stages" role="list">{"".join(items)}</div>'
 
@@ -199,6 +194,7 @@ CSS = """
   white-space: nowrap; font-variant-numeric: tabular-nums;
   border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
 .ravl-table thead th { font-size: 13px; opacity: .8; }
+.ravl-table.plain thead th { white-space: normal; vertical-align: bottom; }
 .ravl-table tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 110px; }
 .ravl-table.wide-4 td:nth-child(4) { width: 34%; min-width: 140px; padding-right: 22px; }
 .ravl-table.wide-3 td:nth-child(3) { width: 55%; min-width: 140px; }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dashboard.reading.opened import Interval, Rate
 from dashboard.reading.repaired import Again, Estimate, Moved, Pull, TreatedFeature
 from dashboard.words.claims import probability, span
 from dashboard.words.repair_words import STATUS, again_title, estimate_span, points, treated_title
+from dashboard.words.wording import escaped
 
 CSS = """
 .ravl-changed { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 12px; }
@@ -28,7 +28,7 @@ def moved_table(rows: Sequence[tuple[str, Moved]], palette: Palette, caption: st
     """Accuracy per group before and after, with the interval of the change. Each row with a remark, or an empty one."""
     colours, labels = (palette.muted, palette.accent), ("before", "after")
     body = "".join(
-        f"<tr><th scope='row'>{html.escape(row.name)}{_remark(said)}</th>"
+        f"<tr><th scope='row'>{escaped(row.name)}{_remark(said)}</th>"
         f"<td>{estimate_cell(row.before)}</td><td>{estimate_cell(row.after)}</td>"
         f"<td>{scale(row.before.rate, row.after.rate, colours, labels)}</td><td>{_change(row.change)}</td></tr>"
         for said, row in rows
@@ -40,7 +40,7 @@ def moved_table(rows: Sequence[tuple[str, Moved]], palette: Palette, caption: st
 def treated_table(rows: Sequence[TreatedFeature]) -> str:
     """What became of the treated features on the test images."""
     body = "".join(
-        f"<tr><th scope='row'>{html.escape(treated_title(row))}</th>"
+        f"<tr><th scope='row'>{escaped(treated_title(row))}</th>"
         f"<td>{estimate_cell(row.fixed)}</td><td>{estimate_cell(row.broken)}</td>"
         f"<td>{_pull(row, row.before)}</td><td>{_pull(row, row.after)}</td></tr>"
         for row in rows
@@ -53,7 +53,7 @@ def _pull(row: TreatedFeature, pull: Pull | None) -> str:
     """Images of other classes that are called the feature's class."""
     if pull is None:
         return "<small>pulls to no class</small>"
-    name = html.escape(row.pull)
+    name = escaped(row.pull)
     parts = (("with it", pull.with_it), ("without", pull.without))
     lines = "".join(f"<div><small>{side}:</small> {rate_cell(value.rate)}</div>" for side, value in parts)
     return f"<div><small>others called <i>{name}</i></small></div>{lines}"
@@ -72,12 +72,16 @@ def _again(row: Again) -> str:
     flags = ", ".join("yes" if flagged else "no" for flagged in (row.flagged_before, row.flagged_after))
     treated = _tag("treated") if row.treated else ""
     return (
-        f"<tr{' class=ravl-grew' if row.worse else ''}><th scope='row'>{html.escape(again_title(row))}{treated}</th>"
-        f"<td><b>{STATUS[row.status]}</b> <small>{html.escape(_where(row))}</small></td>"
+        f"<tr{' class=ravl-grew' if row.worse else ''}><th scope='row'>{escaped(again_title(row))}{treated}</th>"
+        f"<td><b>{STATUS[row.status]}</b> <small>{escaped(_where(row))}</small></td>"
         f"<td>{_count(was)}</td><td>{_count(now)}</td>"
-        f"<td><small>{span(row.errors.change)}, q {html.escape(probability(row.q))}</small></td>"
+        f"<td><small>{span(row.errors.change)}{_q(row.q)}</small></td>"
         f"<td>{removal}</td><td>{flags}</td></tr>"
     )
+
+
+def _q(value: float) -> str:
+    return "" if math.isnan(value) else f", q {escaped(probability(value))}"
 
 
 def _where(row: Again) -> str:
@@ -114,11 +118,11 @@ def _change(change: Interval) -> str:
 
 
 def _remark(text: str) -> str:
-    return f" <small class='span'>{html.escape(text)}</small>" if text else ""
+    return f" <small class='span'>{escaped(text)}</small>" if text else ""
 
 
 def _tag(text: str) -> str:
-    return f' <span class="tag">{html.escape(text)}</span>'
+    return f' <span class="tag">{escaped(text)}</span>'
 
 
 # --- images that changed ---------------------------------------------------------------------------------------------
@@ -144,9 +148,9 @@ def changed_html(items: Sequence[Thumbnail]) -> str:
 
 
 def _thumbnail(item: Thumbnail) -> str:
-    alt = html.escape(item.alt, quote=True)
+    alt = escaped(item.alt)
     if item.picture is None:
-        gone = f'<span class="gone" role="img" aria-label="{alt}">{html.escape(item.missing)}</span>'
+        gone = f'<span class="gone" role="img" aria-label="{alt}">{escaped(item.missing)}</span>'
         shown = f'<div class="pair">{gone}</div>'
     else:
         picture = f'<img src="{item.picture}" alt="{alt}" loading="lazy">'
@@ -155,7 +159,7 @@ def _thumbnail(item: Thumbnail) -> str:
         )
     was, now = ("✗", "✓") if item.right_now else ("✓", "✗")
     answers = (
-        f'<span class="mark" aria-hidden="true">{was}</span> {html.escape(item.before)} → '
-        f'<span class="mark" aria-hidden="true">{now}</span> {html.escape(item.after)}'
+        f'<span class="mark" aria-hidden="true">{was}</span> {escaped(item.before)} → '
+        f'<span class="mark" aria-hidden="true">{now}</span> {escaped(item.after)}'
     )
-    return f"<figure>{shown}<figcaption>{answers}<small>is {html.escape(item.truth)}</small></figcaption></figure>"
+    return f"<figure>{shown}<figcaption>{answers}<small>is {escaped(item.truth)}</small></figcaption></figure>"

@@ -53,6 +53,11 @@ _PAGE = """
   [class*="st-key-row-"] [data-testid="stColumn"]:first-child { flex: 1 1 0; min-width: 0; }
   [class*="st-key-row-"] [data-testid="stColumn"]:last-child { flex: none; width: 13rem; }
 }
+/* the whole title of the job that runs */
+.stSidebar [data-testid="stPageLink-NavLink"] * { white-space: normal; overflow-wrap: anywhere; }
+/* the name of a group at the end of a label is what tells it from others */
+.stMain [data-testid="stMetricLabel"], .stMain [data-testid="stMetricLabel"] * {
+  white-space: normal; overflow: visible; }
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] * { color: var(--ravl-quiet); opacity: 1; }
 .stApp button[data-selected="true"] p { color: var(--ravl-text); }
 /* as high as the field that it replaces: what is below must not move under a pressed mouse */
@@ -98,6 +103,10 @@ def go(page: str, label: str, run: str, key: str, feature: int | None = None, pr
         st.switch_page(file, query_params=state.address(run, feature))
 
 
+NOTHING = ("overview", "To the overview")
+"""Where a page leads that has nothing to show because the audit found no feature."""
+
+
 def empty(text: str, page: str, label: str, run: str | None = None) -> None:
     """What a page says when it has nothing to show: why, and what to do next. text: Markdown."""
     with st.container(border=True):
@@ -110,7 +119,7 @@ def current_run() -> AuditRun | None:
     runs = readers.runs(state.workspace())
     chosen = state.chosen_run([run.id for run in runs])
     if chosen is None:
-        empty("There is no audit in this workspace yet.", "start", "Start the demo or a new audit")
+        empty("There is no audit in this workspace yet.", "start", "Start a demo or a new audit")
         return None
     return next(run for run in runs if run.id == chosen)
 
@@ -226,7 +235,8 @@ def _draw_buttons(workspace: Path, book: Ledger, job: Job) -> None:
         )
     elif job.status in ("failed", "cancelled", "lost"):
         help_text = "Runs the same command again. Finished stages and checkpoints are not computed twice."
-        if st.button("Resume", icon=":material/play_arrow:", key=f"resume-{job.id}", help=help_text):
+        label = "Try again" if job.status == "failed" else "Resume"  # what failed has to be mended first
+        if st.button(label, icon=":material/play_arrow:", key=f"resume-{job.id}", help=help_text):
             state.action(jobs.resume)(book, workspace, job)
             st.rerun()  # the whole page: what runs now is another job than the one drawn here
 

@@ -106,6 +106,9 @@ def _draw_curves(folder: MitigationFolder, unfinished: bool) -> None:
                 place.plotly_chart(
                     figure, key=f"curve-{share}-{folder.name}", config=config, alt=f"{title} over the steps"
                 )
+            else:
+                place.caption(repair_words.NO_CURVE[share])
+        st.caption(repair_words.CURVES)
 
 
 # --- before and after ------------------------------------------------------------------------------------------------
@@ -156,6 +159,7 @@ def _numbers(view: Outcome) -> None:
             delta_arrow="auto" if row.change.value else "off",
             delta_description=f"{row.after.rate.right:,} of {row.after.rate.n:,} right",
             border=True,
+            height="stretch",
         )
 
 

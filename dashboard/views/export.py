@@ -30,7 +30,7 @@ def render() -> None:
     rows = readers.findings(run, book, everybody=True)
     confirmed = tuple(row for row in rows if row.decision == "spurious")
     _report(run, book)
-    _confirmed(run, book, confirmed)
+    _confirmed(run, book, confirmed, anything=bool(rows))
     _formats(run, book, bool(confirmed))
     taking_over.draw(run, book, rows)
     _record(run, book)
@@ -69,9 +69,12 @@ def _report(run: AuditRun, book: Ledger) -> None:
         _download(run, "report", "report.html", "text/html", lambda: reporting.report_text(run, book), primary=True)
 
 
-def _confirmed(run: AuditRun, book: Ledger, rows: tuple[Finding, ...]) -> None:
-    """The confirmed list as it will be handed over."""
+def _confirmed(run: AuditRun, book: Ledger, rows: tuple[Finding, ...], anything: bool) -> None:
+    """The confirmed list as it will be handed over. anything: whether any feature was found."""
     st.subheader(f"Confirmed as spurious ({len(rows)})", anchor=False)
+    if not anything:
+        panels.empty("This audit found no features, so there is nothing to hand over.", *panels.NOTHING, run.id)
+        return
     if not rows:
         text = "There is nothing to hand over yet: no feature of this audit is confirmed as **spurious**."
         panels.empty(text, "review", "Decide on the features", run.id)

@@ -176,7 +176,7 @@ def _columns(audit: Audit, rows: tuple[Finding, ...]) -> dict[str, list[object]]
         "Gap above chance": [claims.beyond(row.beyond) for row in rows],
         "q": [claims.probability(row.q) for row in rows],
         "Influence": [None if math.isnan(row.influence) else row.influence for row in rows],
-        "Wrong images": [f"{row.n_errors} of {row.n_images}" for row in rows],
+        "Wrong images": [f"{row.n_errors:,} of {row.n_images:,}" for row in rows],
         "Rule": [wording.rule(row) for row in rows],
         "Decision": [wording.DECISIONS.get(row.decision, "–") for row in rows],
     }
@@ -234,7 +234,8 @@ def _removal(audit: Audit, row: Finding, view: Removal) -> None:
 def _with_and_without(audit: Audit, row: Finding) -> None:
     classes = summaries.class_rows(audit, row.feature)
     st.markdown("**With and without the feature**")
-    st.markdown(claims.effect(classes))
+    if effect := claims.effect(classes):
+        st.markdown(effect)
     shown = classes
     if len(classes) > panels.SHOWN_CLASSES and not st.toggle(f"Show all {len(classes)} classes", key="all-classes"):
         shown = classes[: panels.SHOWN_CLASSES]

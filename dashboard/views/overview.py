@@ -10,7 +10,7 @@ from dashboard.reading.opened import Audit
 from dashboard.reading.summaries import Fact, Finding, Overview
 from dashboard.screen import panels, readers, repair_panels, state
 from dashboard.words import claims, wording
-from dashboard.words.image_set import concerns
+from dashboard.words.image_set import Concern, concerns
 from ravl.store import AuditRun
 
 STRIP = 12
@@ -19,7 +19,9 @@ SHOWN_FINDINGS = 6
 
 def render() -> None:
     """Draw the page."""
-    panels.heading("Overview", "What was audited, and what the model's errors have in common.")
+    panels.heading(
+        "Overview", "What the model's errors have in common. A feature is a group of image regions that look alike."
+    )
     run = panels.current_run()
     if run is None or not panels.needs(run, "evidence", "The overview"):
         return
@@ -27,6 +29,11 @@ def render() -> None:
     audit = readers.audit(run)
     if nature := wording.nature(audit.images):
         st.info(nature, icon=":material/info:")
+    known = concerns(audit.images)
+    if serious := [concern.title for concern in known if concern.serious]:
+        st.warning(
+            f"**{', '.join(serious)}.** Which they are is told at the end of this page.", icon=":material/warning:"
+        )
     book = readers.ledger(state.workspace())
     rows = readers.findings(run, book)
     view = summaries.overview(audit, {row.feature: row.verdict for row in rows if row.verdict}, rows)
@@ -36,6 +43,7 @@ def render() -> None:
     _next(view, run)
     _accuracy(view)
     _facts(run, audit)
+    _images(known)
 
 
 def _findings(audit: Audit, view: Overview, run: str) -> None:
@@ -47,7 +55,8 @@ def _findings(audit: Audit, view: Overview, run: str) -> None:
     if view.findings and not view.flagged:
         with st.container(border=True, key="not-proven"):
             st.markdown(claims.not_proven())
-    st.caption(claims.rest(view.others, more=bool(view.flagged)))
+    if view.others:
+        st.caption(claims.rest(view.others, more=bool(view.flagged)))
 
 
 def _finding(audit: Audit, row: Finding, run: str) -> None:
@@ -91,7 +100,12 @@ def _facts(run: AuditRun, audit: Audit) -> None:
     if run.has("agreement") and (checked := wording.agreement(run.agreement())):
         rows += (Fact("Region encoder", checked),)
     st.html(markup.fact_table(rows, "What was audited"))
-    for number, concern in enumerate(concerns(audit.images)):
+
+
+def _images(known: tuple[Concern, ...]) -> None:
+    if known:
+        st.subheader("What to know about the images", anchor=False)
+    for number, concern in enumerate(known):
         with st.expander(concern.title, icon=":material/warning:" if concern.serious else None, key=f"images-{number}"):
             st.markdown(concern.meaning)
             st.dataframe(concern.rows, hide_index=True, alt=concern.title)

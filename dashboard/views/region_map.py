@@ -294,7 +294,7 @@ def _side(scene: _Scene, picked: int | None) -> None:
             args=(scene.run.id,),
         )
     if chosen is None or scene.mask is None:
-        st.markdown(map_words.HOW_TO_SELECT)
+        st.markdown(map_words.how_to_select(bool(scene.rows)))
         _pick(scene, picked)
         return
     run, regions = scene.run, np.flatnonzero(scene.mask)
@@ -326,6 +326,8 @@ def _picked(run: str, rows: tuple[Finding, ...]) -> int | None:
 
 def _pick(scene: _Scene, picked: int | None) -> None:
     """The way without drawing: choose a feature."""
+    if not scene.rows:
+        return
     run, key = scene.run.id, f"map-feature-{scene.run.id}"
     titles = {row.feature: f"{wording.title(row)} ({wording.count(row.n_regions, 'region')})" for row in scene.rows}
 

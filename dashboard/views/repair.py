@@ -35,7 +35,11 @@ def render() -> None:
     tunings = {folder.name: folder for folder in run.mitigations()}
     every_job = book.jobs(kind=audits.MITIGATION_KIND, run=run.id)
     names = list(dict.fromkeys([*(jobs.argument(job, "--name") for job in every_job), *tunings]))
-    confirmed = tuple(row for row in readers.findings(run, book, everybody=True) if row.decision == "spurious")
+    rows = readers.findings(run, book, everybody=True)
+    if not rows:
+        panels.empty("This audit found no features, so there is nothing to repair.", *panels.NOTHING, run.id)
+        return
+    confirmed = tuple(row for row in rows if row.decision == "spurious")
     if names:
         _tuning(workspace, run, book, names, every_job)
     _set_up(workspace, run, book, confirmed, names)
@@ -98,7 +102,9 @@ def _saved(folder: MitigationFolder) -> None:
 
 def _set_up(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding, ...], names: list[str]) -> None:
     if names:
-        with st.expander("New fine-tuning", icon=":material/add:", key=f"new-tuning-{run.id}"):
+        with st.expander(
+            "New fine-tuning", icon=":material/add:", key=f"new-tuning-{run.id}-{len(names)}"
+        ):  # closed by a start
             _form(workspace, run, book, confirmed, names)
     else:
         _form(workspace, run, book, confirmed, names)
@@ -110,6 +116,7 @@ def _form(workspace: Path, run: AuditRun, book: Ledger, confirmed: tuple[Finding
         panels.empty(text, "review", "Decide on the features", run.id)
         return
     audit = readers.audit(run)
+    st.markdown("The model is trained not to use the features that are ticked; then it is compared with what it was.")
     chosen = _features(run, audit, confirmed)
     panels.gain(audit, tuple(row for row in confirmed if row.feature in chosen))
     train, test = _data(workspace, run)
@@ -195,7 +202,7 @@ def _draw_readiness(workspace: Path, audit: Audit, settings: dict[str, Any], was
         if was_pending and not found.pending:
             st.rerun()  # the whole page: nothing is asked for any more
         if found.pending:
-            st.caption("Looking for a device …")
+            st.caption("Looking whether this machine has a GPU …")
             return
         device = (found.machine or repair_panels.somewhere()).device
         wanted = need(

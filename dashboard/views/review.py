@@ -86,7 +86,8 @@ def _progress(run: str, view: Review) -> None:
     total = len(view.rows)
     with st.container(horizontal=True, vertical_alignment="bottom", key="progress"):
         st.progress(
-            view.decided / total, text=f"{view.decided} of {total} decided · feature {view.position + 1} of {total}"
+            view.decided / total,
+            text=f"{view.decided:,} of {total:,} decided · feature {view.position + 1:,} of {total:,}",
         )
         for label, step, shortcut in (("Previous", -1, "Left"), ("Next", 1, "Right")):
             target = view.neighbour(step)

@@ -12,6 +12,7 @@ from dashboard.reading.audits import AuditRow, InputCheck
 from dashboard.screen import forms, panels, readers, state
 from dashboard.serving import jobs
 from dashboard.words import wording
+from dashboard.words.image_set import Concern, concerns
 from ravl.config import AuditConfig, ClusteringConfig, EmbeddingConfig, EvidenceConfig, PromptsConfig, RegionsConfig
 from ravl.data import read_images
 from ravl.errors import ConfigError
@@ -58,7 +59,7 @@ def _welcome(book: Ledger, workspace: Path) -> None:
     st.subheader("Try it first", anchor=False)
     st.markdown(
         "Each demo draws its images, audits a small model that has learned to cheat, and shows what it cheats on. It "
-        "needs no download and no settings, and takes about a minute."
+        "needs no download and no settings, and takes a minute or two."
     )
     for place, world in zip(st.columns(len(DEMOS)), DEMOS, strict=True):
         with place.container(border=True, height="stretch"):
@@ -250,7 +251,8 @@ def _problem(images: str, model: str, classes: tuple[str, ...], templates: tuple
     return ""
 
 
-def _check(images: str, classes: tuple[str, ...]) -> InputCheck:
+def _check(images: str, classes: tuple[str, ...]) -> tuple[InputCheck, tuple[Concern, ...]]:
+    """What is known about the images, and what in them can spoil an audit."""
     if not images:
         raise ConfigError("Images must be a folder or a manifest, got nothing. Give a path above.")
     bar = st.progress(0.0, text="Reading images …")
@@ -258,32 +260,38 @@ def _check(images: str, classes: tuple[str, ...]) -> InputCheck:
     def report(step: Step) -> None:
         bar.progress(min(1.0, step.done / max(step.total, 1)), text=f"Reading images: {step.done:,} of {step.total:,}")
 
-    found = read_images(images, classes, AuditConfig(images, "").max_unreadable, report)
-    bar.empty()
-    return audits.check_inputs(found)
+    try:
+        found = read_images(images, classes, AuditConfig(images, "").max_unreadable, report)
+    finally:
+        bar.empty()  # what is wrong is said in its place
+    return audits.check_inputs(found), tuple(concern for concern in concerns(found) if concern.serious)
 
 
 def _show_check(model: str, problem: str, asked: tuple[str, tuple[str, ...]]) -> None:
     kept = state.remembered("check", None)
     with st.container(border=True, key="check"):
         if kept is not None and kept[0] == asked:
-            _show_images(kept[1])
+            _show_images(*kept[1])
         elif kept is not None:
             st.caption("The inputs changed since they were checked. Check again.")
         usable, note = audits.model_note(model)
         (st.markdown if usable else st.warning)(wording.plain(note))
+        if kept is None:
+            return  # reading the images has just failed, and that is said above
         if problem and usable:
             st.warning(wording.plain(problem))
         elif not problem:
             st.markdown("Everything needed is there: the audit can start.")
 
 
-def _show_images(check: InputCheck) -> None:
+def _show_images(check: InputCheck, serious: tuple[Concern, ...]) -> None:
     st.markdown(
         f"**{wording.count(check.n_images, 'image')}** in {wording.count(len(check.counts), 'class', 'classes')}."
     )
     for warning in check.warnings:
         st.warning(wording.plain(warning))
+    for concern in serious:
+        st.warning(f"**{concern.title}.** {concern.meaning}")
     st.dataframe(
         {"Class": [name for name, _ in check.counts], "Images": [n for _, n in check.counts]},
         hide_index=True,

@@ -83,7 +83,7 @@ def beyond(value: Interval) -> str:
 
 
 def _minus(value: float) -> str:
-    return number(value).replace("-", "−")
+    return number(value + 0.0 if round(value, 2) else 0.0).replace("-", "−")
 
 
 def probability(value: float) -> str:
@@ -298,10 +298,11 @@ def headline(view: Overview) -> str:
         verb = "passes" if found == 1 else "pass"
         return f"**{found} of {count(n, 'feature')}** {verb} the paper's rule." if found else _none_passes(n)
     if not found:
-        what = "The only feature was not" if n == 1 else f"None of the {n} features was"
+        what = "The only feature was not" if n == 1 else f"None of the {n:,} features was"
         return f"**No local shortcut was found.** {what} shown to cause errors."
     verb, them = ("causes", "it is") if found == 1 else ("cause", "they are")
-    return f"**{found} of {count(n, 'feature')}** {verb} errors of this model: the errors go when {them} removed."
+    told = f"{verb} errors of this model: wrong answers become right when {them} removed."
+    return f"**{found} of {count(n, 'feature')}** {told}"
 
 
 def _none_passes(n: int) -> str:
@@ -322,7 +323,7 @@ def rest(rows: tuple[Finding, ...], more: bool) -> str:
     what = count(len(rows), "more feature" if more else "feature")
     if len(found) == 1:
         return f"{what} {_REST[rows[0].reason]}."
-    return f"{what}: {', '.join(f'{found[reason]} {words}' for reason, words in _REST.items() if found[reason])}."
+    return f"{what}: {', '.join(f'{found[reason]:,} {words}' for reason, words in _REST.items() if found[reason])}."
 
 
 def expected(view: Expected) -> str:
@@ -353,8 +354,8 @@ def expected_basis(view: Expected) -> str:
     """How that was measured, and what it leaves open. Plain text."""
     scored = view.showing - view.unscored
     parts = [
-        f"Measured before any training: {count(scored, 'image')} classified again without "
-        f"{'it' if len(view.features) == 1 else 'them'} ({OPERATORS[view.operator][0].lower()})."
+        f"Measured before any training: {count(scored, 'image')} classified again with "
+        f"{'it' if len(view.features) == 1 else 'them'} {OPERATORS[view.operator][0].lower()}."
     ]
     if view.unscored:
         parts.append(f"{count(view.unscored, 'more image')} that could not be, or were not, keep their answer.")

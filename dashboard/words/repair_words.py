@@ -68,13 +68,23 @@ def shortage(wanted: Need, free: int, machine: Machine) -> str:
 CPU_NOTE = "Without a GPU, fine-tuning a model of ViT-B size takes hours; small models take minutes."
 
 
+# --- while it runs ---------------------------------------------------------------------------------------------------
+
+CURVES = (
+    "The loss is what the training makes smaller. *Contrastive*: images name their class. *Relevant regions*: so do "
+    "their regions that show no treated feature. *Spurious regions*: they do so more than regions that show one. The "
+    "weights whose worst group is best are kept."
+)
+NO_CURVE = ("The loss is shown after the first steps.", "The accuracy is shown when it is measured first.")
+"""Stand where the loss and the accuracy are drawn later."""
+
 # --- before and after ------------------------------------------------------------------------------------------------
 
 
 def summary(view: Outcome) -> str:
     """What a repair did, in two or three sentences."""
     before, after = view.overall.before.rate, view.overall.after.rate
-    parts = [f"Right on **{rate(after)}** test images, before on {rate(before)}."]
+    parts = [f"The repaired model is right on **{rate(after)}** test images, before on {rate(before)}."]
     for said, group in view.worst:
         if "was and is the worst" in said:
             parts.append(
@@ -217,8 +227,8 @@ def grew_below(view: SecondAudit) -> str:
     """Said at the top, where regressions come first."""
     n = len(view.worse)
     return (
-        f"**{count(n, 'feature')} grew, or {'is' if n == 1 else 'are'} new and flagged, in the audit of the repaired "
-        "model;** it is below."
+        f"**In the audit of the repaired model, {count(n, 'feature')} grew, or {'is' if n == 1 else 'are'} new and "
+        "flagged.** See below."
     )
 
 

@@ -5,8 +5,10 @@ Counts come first: a rate never stands without them.
 
 from __future__ import annotations
 
+import html
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import PurePath
 
@@ -75,15 +77,35 @@ DRAWN = (
 )
 """Stands where drawn DICOM files were audited. Markdown."""
 
+DRAWN_SHORT = "Drawn by a program, no patients. Not a medical device."
+"""The same beside every page of such an audit."""
+
 NO_DEVICE = "RAVL is not a medical device: it examines a model, and says nothing about a patient."
 """Stands where DICOM files were audited."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>])")
+_STEERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction of the text after them (Unicode Annex 9)."""
+
+
+def isolated(text: str) -> str:
+    """Text of a user that turns no text around it: Arabic and Hebrew are set apart, what steers directions is left out.
+
+    Plain text.
+    """
+    text = _STEERING.sub("", text)
+    backwards = any(unicodedata.bidirectional(letter) in ("R", "AL", "AN") for letter in text)
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if backwards else text
 
 
 def plain(text: str) -> str:
     """Text of a user (a class name, a path) so that Markdown shows it as it is."""
-    return _MARKDOWN.sub(r"\\\1", text)
+    return _MARKDOWN.sub(r"\\\1", isolated(text))
+
+
+def escaped(text: str) -> str:
+    """Text of a user so that HTML shows it as it is, also within an attribute in quotes."""
+    return html.escape(isolated(text))
 
 
 def message(text: str) -> str:
@@ -245,7 +267,9 @@ def next_step(view: Overview, repaired: bool) -> tuple[str, str]:
         )
     if view.flagged:
         return "export", "Every flagged feature is decided, and none was called spurious."
-    return "features", "Look through the features yourself: the rule is not a proof."
+    if not view.findings:
+        return "map", "Look at the regions on the map: a group that you see there can be made a feature."
+    return "features", "Look through the features yourself: an eye may see what the test missed."
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ def test_every_reason_operator_and_outcome_has_words() -> None:
     [
         (Interval(0.75, 0.63, 0.87), "0.75 (0.63 to 0.87)"),
         (Interval(-0.021, -0.1, 0.04), "−0.02 (−0.10 to 0.04)"),
+        (Interval(-0.002, -0.004, 0.001), "0.00 (0.00 to 0.00)"),
         (NOTHING, "–"),
     ],
 )
@@ -237,11 +238,11 @@ def test_harm(audit: Audit) -> None:
 def test_headline(audit: Audit) -> None:
     view = summaries.overview(audit, {})
     assert claims.headline(view) == (
-        "**1 of 3 features** causes errors of this model: the errors go when it is removed."
+        "**1 of 3 features** causes errors of this model: wrong answers become right when it is removed."
     )
     two = replace(view, findings=tuple(replace(row, flagged=row.feature > 0) for row in view.findings))
     assert claims.headline(two) == (
-        "**2 of 3 features** cause errors of this model: the errors go when they are removed."
+        "**2 of 3 features** cause errors of this model: wrong answers become right when they are removed."
     )
     none = replace(view, findings=tuple(replace(row, flagged=False) for row in view.findings))
     assert claims.headline(none) == (
@@ -283,9 +284,7 @@ def test_expected(audit: Audit) -> None:
         "42 of 60 (70%). In the worst group, *cat with red\\**, it would be right on **12 of 12 (100%)** instead of "
         "0 of 12 (0%). The worst group would then be *eel with red\\** with 9 of 12 (75%)."
     )
-    assert claims.expected_basis(view) == (
-        "Measured before any training: 27 images classified again without it (left out)."
-    )
+    assert claims.expected_basis(view) == ("Measured before any training: 27 images classified again with it left out.")
     two = evidence.expected(audit, [1, 2], {})
     assert two is not None
     assert claims.expected(two).startswith("If these 2 features were invisible")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dashboard.words.image_set import concerns
+from ravl.store import AuditRun
 from ravl.tables import ImageSet
+from tests.dashboard.conftest import draw_images, make_run
+from tests.dashboard.screen import open_app, said
 
 
 def images(**changed: Any) -> ImageSet:
@@ -57,3 +61,24 @@ def test_text_in_the_picture_is_a_warning() -> None:
     [concern] = concerns(images(headers={"burned_in": np.array(["YES", "", "NO", "YES"])}))
     assert (concern.title, concern.serious) == ("2 images with text burned in", True)
     assert concern.rows["File"] == ["a/1.png", "b/4.png"]
+
+
+def test_what_can_spoil_an_audit_is_said_at_the_top(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(folder: Path) -> ImageSet:
+        drawn = draw_images(folder)
+        return replace(drawn, digest=np.array([f"{i % (len(drawn) - 1):02d}" for i in range(len(drawn))]))
+
+    monkeypatch.setattr("tests.dashboard.conftest.draw_images", draw)
+    run = make_run(workspace, tmp_path / "twice", name="twice")
+    app = open_app("overview", run=run.id)
+    [warning] = [piece.value for piece in app.warning]
+    assert warning == "**1 image under two labels.** Which they are is told at the end of this page."
+    assert "What to know about the images" in said(app)
+
+
+def test_nothing_is_warned_of_where_nothing_is_serious(run: AuditRun) -> None:
+    app = open_app("overview")
+    assert not app.warning
+    assert [section.label for section in app.expander] == ["1 file left out"]

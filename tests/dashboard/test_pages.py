@@ -29,7 +29,7 @@ def test_page_of_an_empty_workspace_says_what_to_do(empty: Path, view: str) -> N
         assert "Try it first" in said(app)
     else:
         assert "There is no audit in this workspace yet." in said(app)
-        assert [link.label for link in app.get("page_link")] == ["Start the demo or a new audit"]
+        assert [link.label for link in app.get("page_link")] == ["Start a demo or a new audit"]
     assert empty.stat().st_mode & 0o777 == 0o700
 
 
@@ -104,7 +104,7 @@ def test_the_picker_changes_the_audit_and_the_address(workspace: Path, template:
 def test_overview_puts_the_finding_before_the_numbers(run: AuditRun) -> None:
     app = open_app("overview")
     text = said(app)
-    assert "**1 of 3 features** causes errors of this model: the errors go when it is removed." in text
+    assert "**1 of 3 features** causes errors of this model: wrong answers become right when it is removed." in text
     assert "Of the 15 wrongly classified images that show it, **14 become right** when it is removed, and **1**" in text
     assert "It explains **14 of all 18 errors (78%)**." in text
     assert "In **15 of the 16 images** wrongly called *eel*" in text

@@ -31,6 +31,19 @@ def test_repair_needs_a_confirmed_feature(run: AuditRun) -> None:
     assert [link.label for link in app.get("page_link")] == ["Decide on the features"]
 
 
+def test_an_audit_without_features_has_nothing_to_repair_or_hand_over(workspace: Path, template: Path) -> None:
+    shutil.rmtree(workspace / "runs")
+    make_run(workspace, template / "images", noise=True, tested=())
+    for view in ("repair", "export"):
+        app = open_app(view)
+        assert "This audit found no features, so there is nothing to" in said(app)
+        assert [link.label for link in app.get("page_link")] == ["To the overview"]
+    assert "can be made a feature" in said(open_app("overview"))
+    app = open_app("region_map")
+    assert "or choose a feature" not in said(app)
+    assert not [box for box in app.selectbox if box.label == "Feature"]
+
+
 def test_repair_starts_a_job(
     run: AuditRun, confirm: Callable[[], None], template: Path, started: list[list[str]]
 ) -> None:
@@ -103,6 +116,16 @@ def test_repair_shows_before_and_after(run: AuditRun, confirm: Callable[[], None
     assert "of the 213 regions of no treated feature **213 (100%)** get the class" in text
     assert "On images that show no treated feature it is right on **32 of 33 (97%)**" in text
     assert len(app.get("plotly_chart")) == 2
+    assert "The weights whose worst group is best are kept." in text
+
+
+def test_a_curve_without_a_point_is_promised(run: AuditRun, confirm: Callable[[], None]) -> None:
+    confirm()
+    make_mitigation(run, finished=False)
+    run.mitigation("ravl").write_log([{"step": 0.0, "overall": 0.7, "worst_group": 0.2}])
+    app = open_app("repair")
+    assert len(app.get("plotly_chart")) == 1
+    assert "The loss is shown after the first steps." in said(app)
 
 
 def test_repair_shows_the_images_that_changed(run: AuditRun, confirm: Callable[[], None], template: Path) -> None:
@@ -157,7 +180,7 @@ def test_what_grew_is_in_red_words_and_at_the_top(run: AuditRun, confirm: Callab
     text = said(app)
     red = [line for line in text.splitlines() if line.startswith(":red[")]
     assert len(red) == 2
-    assert "1 feature grew, or is new and flagged, in the audit of the repaired model" in red[0]
+    assert "In the audit of the repaired model, 1 feature grew, or is new and flagged." in red[0]
     assert "**Grew: Feature 2**, which pulls to dog *. It decides 10 errors now, before 0, of 60 images" in red[1]
     assert text.index(red[0]) < text.index("1 group got worse")
     assert "**Smaller, but still flagged: red *square* (feature 1)**" in text
@@ -312,7 +335,7 @@ def test_device_and_memory_are_said_before_it_starts(
 def test_a_device_that_is_not_known_yet(run: AuditRun, confirm: Callable[[], None], monkeypatch: Any) -> None:
     confirm()
     monkeypatch.setattr(Probe, "_ask", lambda probe, workspace: None)
-    assert "Looking for a device …" in said(open_app("repair"))
+    assert "Looking whether this machine has a GPU …" in said(open_app("repair"))
     monkeypatch.setattr(Probe, "_ask", lambda probe, workspace: setattr(probe, "problem", "no answer"))
     repair_panels.probe.clear()
     assert "No answer" in said(open_app("repair"))

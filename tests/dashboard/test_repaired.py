@@ -165,7 +165,7 @@ def test_no_kind_of_change_fills_the_page() -> None:
 
 def test_the_summary_names_the_worst_groups_with_their_counts(view: Outcome) -> None:
     text = plain(repair_words.summary(view))
-    assert "Right on **53 of 60 (88%)** test images, before on 42 of 60 (70%)." in text
+    assert "The repaired model is right on **53 of 60 (88%)** test images, before on 42 of 60 (70%)." in text
     assert "was *cat with red *square** with 0 of 12 (0%) right; there it is now right on **11 of 12 (92%)**." in text
     assert "The worst group is now *eel with red *square** with 10 of 12 (83%)." in text
     assert "\\*square\\*" in repair_words.summary(view)  # a name is shown as it is
@@ -225,7 +225,8 @@ def test_what_grew_is_said_in_words(second: SecondAudit) -> None:
     new = replace(grew, before=None, status="new", flagged_after=True)
     assert repair_words.grown(new).startswith("**New and flagged: Feature 2 of the new audit**")
     assert plain(repair_words.still(shrank)).startswith("**Smaller, but still flagged: red *square* (feature 1)**")
-    assert "1 feature grew, or is new and flagged" in repair_words.grew_below(second)
+    said = "**In the audit of the repaired model, 1 feature grew, or is new and flagged.** See below."
+    assert repair_words.grew_below(second) == said
 
 
 def test_that_nothing_grew_proves_nothing() -> None:

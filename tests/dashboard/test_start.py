@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,10 +94,44 @@ def test_check_inputs_counts_before_anything_runs(template: Path, workspace: Pat
     assert "The inputs changed since they were checked" in said(app)
 
 
+def test_a_failed_check_promises_nothing(template: Path, workspace: Path) -> None:
+    app = open_app()
+    app.text_input(key="new-images").input(str(template / "images"))
+    app.text_input(key="new-model").input("demo")
+    app.text_area(key="new-classes").input("cat\ndog")
+    button(app.run(), "check-inputs").click().run()
+    text = said(checked(app))
+    assert "Every label must be one of the classes cat, dog" in text
+    assert "can start" not in text
+    assert not app.get("progress")
+    app.text_input(key="new-images").input("/nowhere/at/all")
+    button(app.run(), "check-inputs").click().run()
+    assert said(checked(app)).count("/nowhere/at/all") == 1
+
+
+def test_check_inputs_tells_of_images_that_can_spoil_an_audit(template: Path, workspace: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(template / "images", tmp_path / "twice"))
+    shutil.copy(folder / "cat" / "00.png", folder / "eel" / "copy.png")
+    app = open_app()
+    app.text_input(key="new-images").input(str(folder))
+    button(app.run(), "check-inputs").click().run()
+    assert "**1 image under two labels.** The same picture is listed with different labels" in said(checked(app))
+
+
 def test_check_inputs_of_nothing_is_a_sentence(workspace: Path) -> None:
     app = open_app()
     button(app, "check-inputs").click().run()
     assert "Images must be a folder or a manifest" in said(checked(app))
+
+
+def test_a_failed_job_can_be_tried_again(workspace: Path, book: Ledger, started: list[list[str]]) -> None:
+    failed = book.add_job("discover", "Audit half", ["discover", "--name=half"], "local")
+    book.end_job(failed.id, "failed", "no image could be read.")
+    app = open_app()
+    assert "No image could be read" in said(app)
+    assert button(app, f"resume-{failed.id}").label == "Try again"
+    button(app, f"resume-{failed.id}").click().run()
+    assert started == [["discover", "--name=half"]]
 
 
 def test_a_lost_job_can_be_resumed(workspace: Path, book: Ledger, started: list[list[str]]) -> None:

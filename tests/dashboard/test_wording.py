@@ -124,6 +124,27 @@ def test_overview_without_findings(run: AuditRun) -> None:
     view = summaries.overview(opened.read_audit(run), {})
     tame = replace(view, findings=tuple(replace(row, flagged=False) for row in view.findings))
     assert wording.next_step(tame, repaired=False)[0] == "features"
+    assert wording.next_step(replace(view, findings=()), repaired=False)[0] == "map"
+
+
+@pytest.mark.parametrize("name", ["עברית", "مربع أحمر", "red מרובע"])
+def test_a_name_from_right_to_left_is_set_apart(name: str) -> None:
+    """Else the digits after it are drawn before it: `called עברית, 14 of 15` would read `15 of 14`."""
+    assert wording.plain(name) == f"\u2068{name}\u2069"
+    assert wording.escaped(name) == f"\u2068{name}\u2069"
+
+
+@pytest.mark.parametrize("sign", [*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"])
+def test_a_name_turns_no_text_around_it(sign: str) -> None:
+    assert wording.plain(f"red{sign} square") == "red square"
+    assert wording.escaped(f"<{sign}b>") == "&lt;b&gt;"
+    assert wording.isolated(f"{sign}עברית{sign}") == "\u2068עברית\u2069"
+
+
+def test_names_without_direction_stay_as_they_are() -> None:
+    for name in ("", "red square", "🟥 Ünal", "犬"):
+        assert wording.isolated(name) == name
+    assert wording.escaped('"><b>') == "&quot;&gt;&lt;b&gt;"
 
 
 def test_agreement_of_the_region_encoder() -> None:
