@@ -20,7 +20,7 @@ def repair(method: str, seed: int, worst: float) -> dict[str, Any]:
         **before,
         "method": method,
         "seed": seed,
-        "seconds": 60.2 + seed,
+        "seconds": 60.2 + 2 * seed,
         "overall_after": 0.9,
         "worst_after": worst,
     }
