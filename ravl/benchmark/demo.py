@@ -27,9 +27,8 @@ FOLDER = Path("assets/benchmark")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of one demo. ways: (clustering, encoder) of the audits. result: name of the table."""
+    """What is measured of one demo. ways: (clustering, encoder) of the audits."""
 
-    result: str
     ways: tuple[tuple[str, str], ...]
     discovery_seeds: int
     methods: tuple[str, ...]
@@ -38,11 +37,10 @@ class Plan:
 
 PLANS = {
     "digits": Plan(
-        "demo.json",
         tuple((clustering, encoder) for clustering in ("hdbscan", "kmedoids") for encoder in ("tokens", "crop")),
         *(5, ("standard", "paper", "ravl"), 3),
     ),
-    "radiograph": Plan("demo-radiograph.json", (("hdbscan", "crop"),), 3, ("standard", "ravl"), 3),
+    "radiograph": Plan((("hdbscan", "crop"),), 3, ("standard", "ravl"), 3),
 }
 
 
@@ -65,10 +63,9 @@ def run(workspace_folder: str | Path, device: str, worlds: Sequence[str] = ()) -
     for world in worlds or WORLDS:
         if world in FAMILIES:
             documents[world] = _family(world, workspace, device)
-            write_json(FOLDER / f"demo-{world}.json", documents[world])
         else:
             documents[world] = _measured(DEMOS[world], PLANS[world], workspace, device)
-            write_json(FOLDER / PLANS[world].result, documents[world])
+        write_json(FOLDER / ("demo.json" if world == "digits" else f"demo-{world}.json"), documents[world])
     return documents
 
 

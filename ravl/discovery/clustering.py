@@ -76,16 +76,13 @@ def cluster(
         found, firmness = kmedoids(vectors, n_classes, config, rng), None
     medoids = medoids_of(vectors.astype(np.float64), found)
     cosine = _own_cosine(vectors, medoids, found)
-    own = [cosine[found == c] for c in range(len(medoids))]
-    lowest, typical = ([np.percentile(c, q) - _ZERO for c in own] for q in (MEMBER_PERCENTILE, JOINING_PERCENTILE))
+    lowest, typical = (_similarity(cosine, found, q) for q in (MEMBER_PERCENTILE, JOINING_PERCENTILE))
 
     label = np.full(len(features), NOISE, np.int32)
     strength = np.zeros(len(features), np.float32)
     label[fit], strength[fit] = found, (cosine if firmness is None else firmness).clip(0, 1)
-    rule = Clustering(
-        label, strength, fit[medoids].astype(np.int32), means, center, axes, vectors[medoids], np.array(lowest)
-    )
-    closer = replace(rule, min_similarity=np.array(typical))
+    rule = Clustering(label, strength, fit[medoids].astype(np.int32), means, center, axes, vectors[medoids], lowest)
+    closer = replace(rule, min_similarity=typical)
     label, strength = label.copy(), strength.copy()
     for joining, rows in ((closer, fit[found == NOISE]), (rule, np.setdiff1d(np.arange(len(features)), fit))):
         label[rows], strength[rows] = _join(joining, features, position, rows)
@@ -128,8 +125,7 @@ def parts(vectors: Vectors, config: ClusteringConfig, rng: np.random.Generator) 
     medoids = medoids_of(own.astype(np.float64), label)
     if not len(medoids):
         return label
-    mine = _own_cosine(own, medoids, label)
-    lowest = np.array([np.percentile(mine[label == c], MEMBER_PERCENTILE) for c in range(len(medoids))]) - _ZERO
+    lowest = _similarity(_own_cosine(own, medoids, label), label, MEMBER_PERCENTILE)
     cosine = product(own, own[medoids].T)
     nearest = cosine.argmax(1)
     joins = (label == NOISE) & (cosine.max(1) >= lowest[nearest])
@@ -325,3 +321,9 @@ def _own_cosine(vectors: Vectors, medoids: Labels, label: Labels) -> Vectors:
     if not len(medoids):
         return np.zeros(len(vectors), np.float32)
     return np.where(label == NOISE, 0, np.einsum("nk,nk->n", vectors, vectors[medoids][label]))
+
+
+def _similarity(cosine: Vectors, label: Labels, percentile: float) -> NDArray[Any]:
+    """(C,) the cosine that so many percent of a cluster's own members do not reach. cosine: from `_own_cosine`."""
+    clusters = range(int(label.max(initial=NOISE)) + 1)
+    return np.array([np.percentile(cosine[label == c], percentile) for c in clusters]) - _ZERO
