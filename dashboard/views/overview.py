@@ -44,6 +44,7 @@ def render() -> None:
     _accuracy(view)
     _facts(run, audit)
     _images(known)
+    panels.fetch_table_code()
 
 
 def _findings(audit: Audit, view: Overview, run: str) -> None:

@@ -40,6 +40,7 @@ def render() -> None:
         _welcome(book, workspace)
     _damaged(workspace)
     _new_audit(book, workspace, runs)
+    panels.fetch_table_code()
 
 
 def _jobs(workspace: Path, every_job: list[Job], running: Job | None, runs: list[AuditRun]) -> None:

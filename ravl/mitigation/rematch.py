@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from ravl.discovery.evidence import mcnemar
 from ravl.mitigation.comparison import as_number, paired_interval, rate
@@ -154,6 +153,8 @@ def rematch(regions: Regions, before: Audited, after: Audited) -> tuple[Row, ...
 
     Raises ValueError when an audit is not about these regions.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and the screen only reads what is kept
+
     for name, side in (("before", before), ("after", after)):
         images = (regions.n_images,)
         if side.feature.shape != (len(regions),) or side.wrong.shape != images or side.deciding.shape != images:

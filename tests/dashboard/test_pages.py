@@ -140,6 +140,13 @@ def test_a_missing_image_does_not_take_the_page_down(run: AuditRun, tmp_path: Pa
     assert "not an image" in card.missing
 
 
+@pytest.mark.parametrize("page", ["start", "overview"])
+def test_the_code_of_tables_is_fetched_on_the_pages_that_are_read_first(run: AuditRun, page: str) -> None:
+    app = open_app(page)
+    assert app.dataframe[-1].value.empty
+    assert ".st-key-ahead { display: none; }" in html(app)
+
+
 # --- export -----------------------------------------------------------------------------------------------------------
 
 

@@ -89,7 +89,7 @@ def test_check_inputs_counts_before_anything_runs(template: Path, workspace: Pat
     text = said(checked(app))
     assert "**60 images** in 3 classes." in text
     assert "the audit can start" in text
-    assert [list(frame.value["Images"]) for frame in app.dataframe] == [[20, 20, 20]]
+    assert list(app.dataframe[0].value["Images"]) == [20, 20, 20]
     app.text_input(key="new-images").input(str(template)).run()
     assert "The inputs changed since they were checked" in said(app)
 
