@@ -42,9 +42,7 @@ def findings(run: AuditRun) -> dict[str, Any]:
     present = {}
     if len(evidence) and evidence.flagged[0]:
         top = int(evidence.feature[0])
-        has = np.zeros(len(images), bool)
-        has[regions.image[feature_of == top]] = True
-        present[top] = has
+        present[top] = regions.in_images(feature_of == top)
     names = {feature: f"feature {feature}" for feature in present}
     groups = group_accuracy(zero_shot.predicted, images.label, images.class_names, present, names, images.groups)
     return {

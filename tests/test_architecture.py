@@ -112,6 +112,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "PIL",
         ),
     ),
+    "ravl.planted.keeping": (*RECORDS, "ravl.planted.*", "torch"),  # torch through what it keeps
     "ravl.planted.tiny_families": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "ravl.planted.*"),
         *("ravl.mitigation.loss", "ravl.vlm", "ravl.vlm.*", "PIL"),
@@ -157,6 +158,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("ravl", *RECORDS, "ravl.benchmark.*", "ravl.data", "ravl.discovery.zero_shot", "ravl.planted.worlds"),
         *("ravl.mitigation.baselines", "ravl.repair", "ravl.store", "ravl.vlm"),
     ),
+    "ravl.benchmark.report": ("ravl.benchmark.*", *RECORDS, "ravl.planted.worlds", "ravl.store"),
     "ravl.benchmark.*": ("ravl.benchmark.*", *RECORDS, "ravl.discovery.*", "ravl.store", "sklearn.*"),
     # 6  commands
     "ravl.api": (

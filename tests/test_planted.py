@@ -15,7 +15,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from ravl import vlm
 from ravl.planted import demo_model, digits, radiograph, textures, tiny_clip, worlds
 from ravl.planted.digits import CLASSES, CORRELATED, SIDE, TARGET, UNCORRELATED, digit_world, write_demo
-from ravl.planted.tiny_clip import ARCHITECTURES, Recipe, cached_model, reliance, shortcut_strength, strength_of, train
+from ravl.planted.keeping import cached_model
+from ravl.planted.tiny_clip import ARCHITECTURES, Recipe, reliance, shortcut_strength, strength_of, train
 from ravl.planted.worlds import BRIGHTNESS, LIFT, WORLDS, Scenes, make, rates, shows, write_scenes
 
 SINGLE = [(world, mark) for world, plan in WORLDS.items() for mark in plan.marks if mark != BRIGHTNESS]

@@ -150,6 +150,13 @@ def test_rows_of_an_image(image: list[int]) -> None:
         assert list(rows) == [r for r, owner in enumerate(image) if owner == i]
 
 
+def test_images_that_have_one_of_the_chosen_regions() -> None:
+    record = Regions(np.array([0, 0, 2]), np.tile([0, 0, 1, 1], (3, 1)), np.zeros(3), 4)
+    assert record.in_images(np.array([1, 2])).tolist() == [True, False, True, False]
+    assert record.in_images(np.array([False, False, True])).tolist() == [False, False, True, False]
+    assert not record.in_images(np.zeros(0, int)).any()
+
+
 @pytest.mark.parametrize("name", ["image", "region"])
 def test_probabilities_sum_to_one(name: str) -> None:
     with pytest.raises(ValueError, match=rf"ZeroShot.{name} rows must sum to 1"):

@@ -80,9 +80,7 @@ class Audit:
 
     def shows(self, feature: int) -> NDArray[np.bool_]:
         """(I,) whether an image has a region of the feature."""
-        out = np.zeros(len(self.images), bool)
-        out[self.regions.image[self.members(feature)]] = True
-        return out
+        return self.regions.in_images(self.members(feature))
 
     def seen(self, feature: int) -> str:
         """The digest that a verdict about this feature is kept with."""

@@ -36,7 +36,7 @@ class Place:
 
 def model_of(setting: Setting, place: Place) -> Path:
     """The setting's model: a shipped one, one that was trained before, or a new one."""
-    from ravl.planted.tiny_clip import cached_model
+    from ravl.planted.keeping import cached_model
 
     if place.shipped is not None and (place.shipped / setting.id / "config.json").exists():
         return place.shipped / setting.id

@@ -42,9 +42,7 @@ class Material:
 
     def shows(self, feature: int) -> NDArray[np.bool_]:
         """(I,) whether an image has a region of the feature."""
-        out = np.zeros(len(self.images), bool)
-        out[self.regions.image[self.members(feature)]] = True
-        return out
+        return self.regions.in_images(self.members(feature))
 
 
 def read(run: AuditRun, ledger: Ledger) -> Material:

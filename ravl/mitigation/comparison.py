@@ -59,9 +59,7 @@ class TestSet:
 
 def shown(regions: Regions, feature: NDArray[np.int32], *chosen: int) -> Bools:
     """(I,) whether an image has a region of any of the chosen features; feature: (R,) of each region."""
-    present = np.zeros(regions.n_images, bool)
-    present[regions.image[np.isin(feature, chosen)]] = True
-    return present
+    return regions.in_images(np.isin(feature, chosen))
 
 
 def accuracies(test: TestSet, predicted: Ints) -> GroupAccuracy:

@@ -6,8 +6,9 @@
 `medical`     the medical demo's: drawn radiographs as DICOM files with invented headers (needs pydicom).
 `textures`    patches of real pictures (needs scikit-image).  `silhouettes`  drawn objects.
 `radiograph`  a drawn chest radiograph.  `drawing`  cut-outs, marks and the layout in quadrants.
-`tiny_clip`   small CLIP models trained from scratch on such a world, and kept by setting (needs torch).
+`tiny_clip`   small CLIP models trained from scratch on such a world (needs torch).
 `tiny_families`   a small SigLIP and a small ResNet, trained on digits (needs torch).
+`keeping`     trained models on disk, by their setting.
 """
 
 from __future__ import annotations

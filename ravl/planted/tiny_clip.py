@@ -8,15 +8,10 @@ and with `--world radiograph assets/radiograph-model` that of the medical demo.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +99,11 @@ MEDICAL_RECIPE = replace(RADIOGRAPH_RECIPE, steps=2200)
 MEDICAL_SIZE = 4000
 """Radiographs that the medical demo's model learns from."""
 
-TRAINER = 1
-"""Raised when `build` or `_fit` come to make other models from the same recipe: part of the name of cached models."""
-
 TEST_SIZE = 1500
-"""Scenes on which a cached model's reliance is measured."""
+"""Scenes on which a model's reliance is measured."""
+
+TRAINER = 1
+"""Raised when `build` or `_fit` come to make other models from the same recipe: part of the name of kept models."""
 
 Parts = tuple[Any, Any, Any]
 """A CLIPModel, its tokenizer and its image processor."""
@@ -119,7 +114,7 @@ def build(seed: int, plan: WorldPlan = _DIGITS, architecture: str = "vit14") -> 
     from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    shape, tokenizer = _tower(architecture), tokenizer_of(plan)
+    shape, tokenizer = tower_of(architecture), tokenizer_of(plan)
     text, vision = towers(tokenizer, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -285,75 +280,8 @@ def reliance(
     return {"eps1": rate[target, True] - rate[target, False], "eps2": max(falls)}
 
 
-def cached_model(
-    folder: Path,
-    world: str,
-    architecture: str,
-    marks: Sequence[str],
-    strength: float,
-    seed: int,
-    recipe: Recipe | None = None,
-    report: Report = quiet,
-) -> Path:
-    """The directory of the model of one setting, trained now if `folder` lacks it; it is there whole or not at all.
-
-    Its name holds a digest of all that makes the model, the scenes' pixels among it, so that a change trains anew.
-    `setting.json` in it has the setting, the seconds of training and `strength_of` on TEST_SIZE scenes.
-    """
-    sample, tower = make(world, marks, "train", 64, strength, seed), _tower(architecture)
-    plan = WORLDS[world]
-    recipe = recipe or recipe_of(plan, architecture)
-    setting: dict[str, Any] = {
-        "world": world,
-        "architecture": architecture,
-        "marks": list(marks),
-        "strength": strength,
-        "seed": seed,
-    }
-    # what a recipe does not use is left out, so that a new possibility makes no new model
-    used = {name: value for name, value in asdict(recipe).items() if name != "crops" or value}
-    setting |= {"recipe": used, "train_size": plan.train_size, "captions": plan.captions}
-    setting |= {
-        "tower": asdict(tower),
-        "trainer": TRAINER,
-        "scenes": hashlib.sha256(sample.image.tobytes()).hexdigest(),
-    }
-    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:10]
-    words = (world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}", digest)
-    target = folder / "-".join(words)
-    if target.exists():
-        return target
-    start = time.perf_counter()
-    parts = train_world(plan, architecture, marks, strength, seed, recipe, report)
-    setting["seconds"] = round(time.perf_counter() - start, 1)
-    setting["reliance"] = strength_of(*parts, make(world, marks, "test", TEST_SIZE, None, seed))
-    with whole(target) as partial:
-        for part in parts:
-            part.save_pretrained(partial)
-        (partial / "setting.json").write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
-    return target
-
-
-@contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """Yield a folder beside `target` that becomes it when the block ends without an error.
-
-    Where another process has been faster with the same, its folder stays.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _tower(architecture: str) -> Architecture:
+def tower_of(architecture: str) -> Architecture:
+    """The tower of this name. Raises ValueError for a name that is not in TOWERS."""
     if architecture not in TOWERS:
         raise ValueError(f"architecture must be one of {', '.join(TOWERS)}, got {architecture!r}.")
     return TOWERS[architecture]

@@ -23,6 +23,7 @@ from PIL import Image
 
 from ravl.mitigation.loss import contrastive_loss
 from ravl.planted.digits import CORRELATED, UNCORRELATED, World, digit_world
+from ravl.planted.keeping import whole
 from ravl.planted.tiny_clip import (
     ARCHITECTURES,
     CONTEXT,
@@ -32,7 +33,6 @@ from ravl.planted.tiny_clip import (
     reliance,
     tokenizer_of,
     towers,
-    whole,
 )
 from ravl.planted.worlds import WORLDS
 from ravl.tables import Report, Step, quiet

@@ -163,6 +163,12 @@ class Regions:
         """The regions of one image."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
+    def in_images(self, chosen: NDArray[Any]) -> NDArray[np.bool_]:
+        """(I,) whether an image has one of the chosen regions: (R,) bool, or their ids."""
+        there = np.zeros(self.n_images, bool)
+        there[self.image[chosen]] = True
+        return there
+
     def kept(self, keep: NDArray[np.bool_]) -> Regions:
         """The regions for which `keep` (R,) holds, of the same images."""
         masks: dict[str, Any] = {}

@@ -1,0 +1,86 @@
+"""Trained models on disk: each is there whole or not at all, and is trained once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ravl.planted import tiny_clip
+from ravl.planted.worlds import WORLDS, make
+from ravl.tables import Report, quiet
+
+
+def cached_model(
+    folder: Path,
+    world: str,
+    architecture: str,
+    marks: Sequence[str],
+    strength: float,
+    seed: int,
+    recipe: tiny_clip.Recipe | None = None,
+    report: Report = quiet,
+) -> Path:
+    """The directory of the model of one setting, trained now if `folder` lacks it; it is there whole or not at all.
+
+    Its name holds a digest of all that makes the model, the scenes' pixels among it, so that a change trains anew.
+    `setting.json` in it has the setting, the seconds of training and `strength_of` on TEST_SIZE scenes of `tiny_clip`.
+    """
+    sample, tower = make(world, marks, "train", 64, strength, seed), tiny_clip.tower_of(architecture)
+    plan = WORLDS[world]
+    recipe = recipe or tiny_clip.recipe_of(plan, architecture)
+    setting: dict[str, Any] = {
+        "world": world,
+        "architecture": architecture,
+        "marks": list(marks),
+        "strength": strength,
+        "seed": seed,
+    }
+    # what a recipe does not use is left out, so that a new possibility makes no new model
+    used = {name: value for name, value in asdict(recipe).items() if name != "crops" or value}
+    setting |= {"recipe": used, "train_size": plan.train_size, "captions": plan.captions}
+    setting |= {
+        "tower": asdict(tower),
+        "trainer": tiny_clip.TRAINER,
+        "scenes": hashlib.sha256(sample.image.tobytes()).hexdigest(),
+    }
+    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:10]
+    words = (world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}", digest)
+    target = folder / "-".join(words)
+    if target.exists():
+        return target
+    start = time.perf_counter()
+    parts = tiny_clip.train_world(plan, architecture, marks, strength, seed, recipe, report)
+    setting["seconds"] = round(time.perf_counter() - start, 1)
+    setting["reliance"] = tiny_clip.strength_of(*parts, make(world, marks, "test", tiny_clip.TEST_SIZE, None, seed))
+    with whole(target) as partial:
+        for part in parts:
+            part.save_pretrained(partial)
+        (partial / "setting.json").write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Yield a folder beside `target` that becomes it when the block ends without an error.
+
+    Where another process has been faster with the same, its folder stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        partial.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
