@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import streamlit as st
 
 from dashboard import entrance
@@ -57,7 +59,8 @@ def _sidebar() -> None:
 
 
 def _picker(runs: list[AuditRun], chosen: str) -> None:
-    titles = {run.id: f"{run.name} · {wording.moment(run.about['created'])[:16]}" for run in runs}
+    year = datetime.now(UTC).year
+    titles = {run.id: f"{run.name} · {wording.brief_moment(run.about['created'], year)}" for run in runs}
     state.set_widget("run-picker", chosen)
     st.selectbox(
         "Audit",

@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import PurePath
 
 from dashboard.reading.audits import AuditRow
@@ -159,6 +160,17 @@ def duration(seconds: float) -> str:
 def moment(at: str) -> str:
     """A time of the ledger for people: `2026-01-31 14:05 UTC`."""
     return f"{at[:16].replace('T', ' ')} UTC"
+
+
+def brief_moment(at: str, year: int) -> str:
+    """The same where there is little room: `31 Jan 14:05`, in another year than `year` `31 Jan 2026`; UTC too."""
+    when = datetime.fromisoformat(at)
+    day = f"{when.day} {_MONTHS[when.month - 1]}"
+    return f"{day} {when:%H:%M}" if when.year == year else f"{day} {when.year}"
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""In English, whatever the server's locale."""
 
 
 # --- features --------------------------------------------------------------------------------------------------------

@@ -100,6 +100,11 @@ def test_duration(seconds: float, text: str) -> None:
     assert wording.duration(seconds) == text
 
 
+@pytest.mark.parametrize(("year", "text"), [(2026, "3 Jan 14:05"), (2027, "3 Jan 2026")])
+def test_a_moment_where_there_is_little_room(year: int, text: str) -> None:
+    assert wording.brief_moment("2026-01-03T14:05:59.123+00:00", year) == text
+
+
 def test_counts_have_their_plural() -> None:
     assert wording.count(1, "image") == "1 image"
     assert wording.count(2_000, "image") == "2,000 images"
