@@ -29,3 +29,12 @@ def test_captions_tell_the_training_classes(tmp_path: Path) -> None:
     result = ravl.mitigate(run, train / "pairs.csv", features=[feature], steps=3, batch_size=8, device="cpu")
     assert result["labels"] == {"count": 18, "n": 24}
     assert "captions name one class in 18 of 24 training images" in _comparison_text(result)
+
+    # of many classes those that changed most are printed
+    names = [f"class {i}" for i in range(30)]
+    before = {name: {"accuracy": 0.5, "n": 4} for name in names}
+    after = {name: {"accuracy": 0.5 + i / 100, "n": 4} for i, name in enumerate(names)}
+    sides = {side: {**result[side], "per_class": rows} for side, rows in (("before", before), ("after", after))}
+    lines = _comparison_text({**result, **sides}).splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("class ")] == names[:9:-1]
+    assert "and 10 more classes, which changed less (--json lists all)" in lines

@@ -11,8 +11,8 @@ from dashboard.pictures.palette import Palette
 from dashboard.reading.opened import Interval, Rate
 from dashboard.reading.repaired import Again, Estimate, Moved, Pull, TreatedFeature
 from dashboard.words.claims import probability, span
-from dashboard.words.repair_words import STATUS, again_title, estimate_span, points, treated_title
-from dashboard.words.wording import escaped
+from dashboard.words.repair_words import STATUS, again_title, estimate_span, treated_title
+from dashboard.words.wording import escaped, points
 
 CSS = """
 .ravl-changed { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 12px; }

@@ -9,7 +9,7 @@ from dashboard.reading.evidence import Effect, Removal
 from dashboard.reading.opened import Rate
 from dashboard.reading.repaired import Moved
 from dashboard.reading.summaries import ClassRow, Fact, Finding
-from dashboard.words import claims, repair_words, wording
+from dashboard.words import claims, wording
 from ravl.report import Cell, Table
 
 MAX_CLASSES = 40
@@ -85,7 +85,7 @@ def change_table(caption: str, rows: tuple[Moved, ...]) -> Table:
             Cell(row.name),
             share(row.before.rate),
             share(row.after.rate),
-            Cell(repair_words.points(row.change.value), note=claims.span(row.change)),
+            Cell(wording.points(row.change.value), note=claims.span(row.change)),
         )
         for row in rows
     )

@@ -10,7 +10,7 @@ import math
 from dashboard.reading.repaired import Again, ChangedImage, Estimate, Moved, Outcome, SecondAudit, TreatedFeature
 from dashboard.serving.readiness import Machine, Need
 from dashboard.words.claims import NOT_SEEN, probability, span
-from dashboard.words.wording import count, percent, plain, rate, signed
+from dashboard.words.wording import count, percent, plain, rate
 
 DEVICES = {"cuda": "a CUDA GPU", "mps": "an Apple GPU", "cpu": "the processor alone (CPU)"}
 
@@ -115,14 +115,6 @@ def worse(view: Outcome) -> str:
         head = f"**{n:,} groups got worse**, {chance} beyond what chance explains. First:"
     moved = f"*{plain(top.name)}*, from {rate(top.before.rate)} to {rate(top.after.rate)}"
     return f"{head} {moved} ({interval_of(top)})."
-
-
-def points(change: float) -> str:
-    """A change in percentage points, with a decimal where it would round to nothing. Plain text."""
-    if math.isnan(change):
-        return "n/a"
-    small = change != 0 and abs(change) < 0.0095
-    return f"{signed(round(100 * change, 1), 1) if small else signed(round(100 * change))} points"
 
 
 def interval_of(row: Moved) -> str:

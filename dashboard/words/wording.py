@@ -339,8 +339,12 @@ def selection_features(chosen: Chosen, rows: tuple[Finding, ...], limit: int = 4
 
 
 def points(change: float) -> str:
-    """A change of a rate in percentage points; `n/a` where it is undefined."""
-    return "n/a" if math.isnan(change) else f"{signed(round(100 * change))} points"
+    """A change of a rate in percentage points, with a decimal where it would round to nothing; `n/a` where it is
+    undefined. Plain text."""
+    if math.isnan(change):
+        return "n/a"
+    small = change != 0 and abs(change) < 0.0095
+    return f"{signed(round(100 * change, 1), 1) if small else signed(round(100 * change))} points"
 
 
 def compared(result: Mapping[str, object]) -> str:

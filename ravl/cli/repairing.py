@@ -24,6 +24,9 @@ from ravl.config import MitigationConfig
 if TYPE_CHECKING:
     from ravl.tables import Report, Step
 
+SHOWN_CLASSES = 20
+"""Classes in the text; of more, those that changed most."""
+
 
 def add_commands(commands: Any) -> None:
     """Their options."""
@@ -121,9 +124,13 @@ def _comparison_text(result: dict[str, Any]) -> str:
         worst = groups["worst_group"]
         if worst is not None:
             lines.append(f"worst group {when}: {worst['name']}, {percent(worst['accuracy']).strip()} % of {worst['n']}")
-    for name in after["per_class"]:
-        old, new = before["per_class"][name], after["per_class"][name]
+    rows = [(name, before["per_class"][name], row) for name, row in after["per_class"].items()]
+    if len(rows) > SHOWN_CLASSES:
+        rows.sort(key=lambda row: -abs((row[2]["accuracy"] or 0) - (row[1]["accuracy"] or 0)))
+    for name, old, new in rows[:SHOWN_CLASSES]:
         lines.append(f"{name:<28}{percent(old['accuracy']):>8}{percent(new['accuracy']):>8}   {new['n']}")
+    if (more := len(rows) - SHOWN_CLASSES) > 0:
+        lines.append(f"and {more} more classes, which changed less (--json lists all)")
     for feature in result["features"]:
         fixed, broken = (f"{feature[part]['count']} of {feature[part]['n']}" for part in ("fixed", "broken"))
         name = feature["name"] or f"feature {feature['feature']}"

@@ -187,13 +187,6 @@ def test_what_got_worse_in_words(view: Outcome, rows: list[tuple[float, float]],
     assert repair_words.worse(replace(view, worse=fallen)).startswith(said)
 
 
-def test_a_change_that_rounds_to_nothing_is_not_called_nothing() -> None:
-    assert repair_words.points(-0.004) == "−0.4 points"
-    assert repair_words.points(0.0) == "0 points"
-    assert repair_words.points(-0.126) == "−13 points"
-    assert repair_words.points(math.nan) == "n/a"
-
-
 def test_a_treated_feature_in_words(view: Outcome) -> None:
     (mark,) = view.treated
     text = plain(repair_words.treated(mark))

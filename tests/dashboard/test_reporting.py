@@ -185,7 +185,7 @@ def test_before_and_after(run: AuditRun, book: Ledger) -> None:
     assert [part.title for part in section(report(run, book), "repair").parts] == ["ravl"]
     rows = table(section(report(run, book), "repair-ravl"), "Groups").rows
     assert [row[0].text for row in rows] == [row.name for row in view.groups]
-    assert rows[0][3] == Cell(repair_words.points(view.groups[0].change.value), claims.span(view.groups[0].change))
+    assert rows[0][3] == Cell(wording.points(view.groups[0].change.value), claims.span(view.groups[0].change))
 
 
 def test_a_tuned_model_that_was_not_audited_again(run: AuditRun, book: Ledger) -> None:

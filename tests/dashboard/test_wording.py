@@ -170,7 +170,9 @@ def test_selection() -> None:
     )
 
 
-def test_points() -> None:
+def test_a_change_that_rounds_to_nothing_is_not_called_nothing() -> None:
+    assert wording.points(-0.004) == "−0.4 points"
+    assert wording.points(0.0) == "0 points"
     assert wording.points(-0.126) == "−13 points"
     assert wording.points(math.nan) == "n/a"
 
