@@ -7,7 +7,7 @@ from typing import Literal
 
 import streamlit as st
 
-from dashboard.pictures import gallery, markup
+from dashboard.pictures import gallery, markup, palette
 from dashboard.reading import evidence, summaries
 from dashboard.reading.evidence import Removal, Trial
 from dashboard.reading.opened import Audit, missing_stages
@@ -37,6 +37,15 @@ SILENT_SECONDS = 60
 """A worker without a heartbeat for this long is said to be silent."""
 
 
+# both themes at once, so that the colours change with the theme and not with the next click
+_COLOURS = (
+    ".stApp { "
+    + "".join(
+        f"--ravl-{name}: light-dark({getattr(palette.LIGHT, name)}, {getattr(palette.DARK, name)}); "
+        for name in ("quiet", "text")
+    )
+    + "}"
+)
 _PAGE = """
 .st-key-ahead { display: none; }
 .stMainBlockContainer h1 { font-size: 1.9rem; padding: 0; line-height: 1.2; }
@@ -80,9 +89,7 @@ _PAGE = """
 
 def style() -> None:
     """The style sheet of tables, legends and galleries, and the width of the page; drawn once a page."""
-    colours = state.colours()
-    names = f":root {{ --ravl-quiet: {colours.quiet}; --ravl-text: {colours.text}; }}"
-    st.html(f"<style>{names}{markup.CSS}{gallery.CSS}{_PAGE}</style>")
+    st.html(f"<style>{_COLOURS}{markup.CSS}{gallery.CSS}{_PAGE}</style>")
 
 
 def fetch_table_code() -> None:
