@@ -45,7 +45,7 @@ def one_mark() -> Truth:
 
 def test_a_perfect_answer():
     found = figures(answer([range(30), range(30, 60)], [True, False], [9, 1]), one_mark())
-    assert {type(value) for value in asdict(found).values()} == {int, float}  # as JSON wants them
+    assert {type(value) for value in asdict(found).values()} == {int, float, str}  # as JSON wants them
     assert found == Figures(1.0, 30 / 30, flagged=1, true=1, learned=1, found=1, shown=30, covered=30, pull_right=1)
 
 
@@ -64,6 +64,19 @@ def test_a_feature_is_true_when_half_of_its_members_show_the_mark(marked, true):
     assert (found.flagged, found.true, found.found) == (1, true, true)
     assert found.covered == marked * true
     assert found.pull_right == true
+
+
+def test_of_a_false_flag_it_is_told_how_many_members_show_and_hold_the_mark():
+    touches = (np.arange(100) < 60)[:, None]  # the first 30 show it, 30 more hold a piece
+    known = replace(one_mark(), touches=touches)
+    flagged = [[*range(4), *range(30, 36)], range(10), [*range(30, 34), *range(60, 76)]]
+    found = figures(answer(flagged, [True, True, True]), known)
+    assert (found.flagged, found.true) == (3, 1)
+    assert (found.false_shows, found.false_touches) == ("0.400+0.000", "1.000+0.000")
+    unknown = figures(answer(flagged[:1], [True]), one_mark())
+    assert (unknown.false_shows, unknown.false_touches) == ("0.400", "nan")
+    quiet = figures(answer(flagged, [False, True, False]), known)
+    assert quiet.false_shows == quiet.false_touches == ""
 
 
 def test_a_list_of_images_is_judged_by_its_first_fifty():
@@ -184,6 +197,7 @@ def some_rows() -> list[Row]:
     """Ours and a rival on three settings that count, one that was not learned, and two with nothing to find."""
     weak = Reliance(0.9, (0.05,), (0.3,))
     missed = replace(PERFECT, precision_at_10=0.5, true=0, found=0, covered=0, pull_right=0)
+    missed = replace(missed, false_shows="0.480", false_touches="0.810")
     cases = [
         (CLEAR, PERFECT, RELIES),
         (replace(CLEAR, seed=1), replace(PERFECT, pull_right=0), RELIES),
@@ -307,6 +321,10 @@ def test_all_tables_are_written_and_agree(tmp_path):
     text = (tmp_path / "discovery.md").read_text()
     assert "| **ours, with evidence** | 2 | 1.00 [1.00, 1.00] | 0.90 | 1.00 (2/2)" in text
     assert "0 of 2 (< 0.66)" in text
+    [flag] = document["false flags"]
+    assert flag == {"setting": "digits-vit14-red_square-V0.70-s0", "world": "digits", "shows": 0.48, "touches": 0.81}
+    assert "| digits-vit14-red_square-V0.70-s0 | 0.48 | 0.81 |" in text
+    assert "as false, at any V: 1 in digits. In the median, 48% of their regions show the mark, and 81% hold" in text
     assert "**not met**" in text
     assert "- digits-x: ValueError: no" in text
     assert "nan" not in text

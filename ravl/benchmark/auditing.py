@@ -12,7 +12,7 @@ import numpy as np
 from ravl.benchmark.figures import Truth
 from ravl.benchmark.rows import SPACES, Reliance
 from ravl.benchmark.settings import WITHOUT, Setting
-from ravl.planted.worlds import WORLDS, Scenes, make, shows, write_scenes
+from ravl.planted.worlds import SHOWN, WORLDS, Scenes, held, make, write_scenes
 from ravl.store import AuditRun, read_json
 from ravl.store.files import locked
 
@@ -108,8 +108,7 @@ def truth_of_regions(
 ) -> Truth:
     """What every region shows, and which marks can be found. The global shortcut is no mark: M = 0 there."""
     regions = run.regions()
+    share = held(scenes, scene[regions.image], regions.box)
     planted = np.full(len(scenes.marks), setting.kind not in WITHOUT)
     learned = np.array(reliance.learned[: len(scenes.marks)], np.bool_)
-    return Truth(
-        shows(scenes, scene[regions.image], regions.box), np.array(scenes.target, np.int64), planted, planted & learned
-    )
+    return Truth(share >= SHOWN, np.array(scenes.target, np.int64), planted, planted & learned, touches=share > 0)

@@ -35,7 +35,7 @@ from ravl.tables import NOISE
 
 __all__ = ["Outcome", "Place", "attempt", "measure", "run"]
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised when rows are measured in another way: rows of another protocol are measured again."""
 
 SHARED_STAGES = ("images", "regions", "embeddings", "zero_shot", "clusters")
@@ -113,7 +113,7 @@ def measure(setting: Setting, place: Place) -> list[Row]:
         answers = answers_of_regions(run, chance)
         rows += [_row(setting, reliance, space, ranked, seconds, truth, shared) for ranked, seconds in answers]
         if space == place.spaces[0]:  # methods of images see no clusters: once is enough
-            of_images = replace(truth, shows=scenes.present[scene])
+            of_images = replace(truth, shows=scenes.present[scene], touches=None)
             for ranked, seconds in answers_of_images(run, chance):
                 rows.append(_row(setting, reliance, "image", ranked, seconds, of_images, shared))
     return rows

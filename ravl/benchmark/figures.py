@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,14 @@ class Truth:
     shows: (N, M) bool, the mark is seen there. target: (M,) int64, the class the mark was planted with.
     planted: (M,) bool, the mark goes with its class in the training data (not so when V = 0: every flag is false).
     learned: (M,) bool, the model relies on it (eps1 and eps2 > .10); only these can be missed.
+    touches: (N, M) bool, some of the mark is there, but perhaps too little of it to count as shown; None: not known.
     """
 
     shows: NDArray[np.bool_]
     target: NDArray[np.int64]
     planted: NDArray[np.bool_]
     learned: NDArray[np.bool_]
+    touches: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         lengths = (self.shows.shape[1:], self.target.shape, self.planted.shape, self.learned.shape)
@@ -49,6 +52,8 @@ class Figures:
     learned: marks that could be found; found: those that a true flagged feature shows.
     shown: members (regions or images) that show a learned mark; covered: those that lie in a true flagged feature.
     pull_right: true flagged features whose pull class is their mark's target.
+    false_shows, false_touches: of every flagged feature that is not true, the share of its members that show the
+        planted mark that most of them show, and the share that hold at least some of it; joined by +.
     """
 
     precision_at_10: float
@@ -60,6 +65,8 @@ class Figures:
     shown: int
     covered: int
     pull_right: int
+    false_shows: str = ""
+    false_touches: str = ""
 
 
 def figures(ranked: Ranked, truth: Truth) -> Figures:
@@ -74,6 +81,7 @@ def figures(ranked: Ranked, truth: Truth) -> Figures:
     for place in true:
         covered[ranked.members[place]] = True
     found = {marks[place] for place in true}
+    wrong = [members for place, members in enumerate(ranked.members) if ranked.flagged[place] and marks[place] < 0]
     return Figures(
         _precision_at(FIRST, ranked, truth),
         _precision_at(MORE, ranked, truth),
@@ -84,6 +92,8 @@ def figures(ranked: Ranked, truth: Truth) -> Figures:
         shown=int(shown.sum()),
         covered=int((covered & shown).sum()),
         pull_right=sum(int(ranked.pull[place]) == int(truth.target[marks[place]]) for place in true),
+        false_shows=_listed(_shares(members, truth).max(initial=0) for members in wrong),
+        false_touches=_listed(_touched(members, truth) for members in wrong),
     )
 
 
@@ -99,6 +109,18 @@ def _precision_at(k: int, ranked: Ranked, truth: Truth) -> float:
     if not len(ranked.order) or not len(ranked.members[0]):
         return 0.0
     return float(_shares(ranked.members[0][:k], truth).max())
+
+
+def _touched(members: NDArray[np.int64], truth: Truth) -> float:
+    """The share of the members that hold some of the planted mark that most of them show; NaN where it is not known."""
+    share = _shares(members, truth)
+    if truth.touches is None or not share.any():
+        return math.nan if truth.touches is None else 0.0
+    return float(truth.touches[members, int(share.argmax())].mean())
+
+
+def _listed(shares: Iterable[float]) -> str:
+    return "+".join(f"{share:.3f}" for share in shares)
 
 
 def _shares(members: NDArray[np.int64], truth: Truth) -> NDArray[np.float64]:

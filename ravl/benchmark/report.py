@@ -5,10 +5,13 @@ The README quotes nothing by hand: its text is made from the committed JSON, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ravl.benchmark import quotes, repair_report
 from ravl.benchmark.markdown import between, decimal, goal_lines, rate, table, told_errors, with_interval
@@ -17,6 +20,7 @@ from ravl.benchmark.provenance import machine, versions
 from ravl.benchmark.rows import Row, as_json, record_from, sorted_rows, write_csv
 from ravl.benchmark.settings import Setting
 from ravl.benchmark.summary import CLEAR, OURS, Goal, Summary, goals, interval, summarise
+from ravl.planted.worlds import SHOWN
 from ravl.store import read_json, write_json, writing
 
 NAME = "discovery"
@@ -57,6 +61,7 @@ def document_of(
             "with nothing to find": len({row.setting for row in rows if row.without}),
             "not learned": sorted({row.setting for row in rows if not row.counts and not row.without}),
         },
+        "false flags": false_flags(rows),
         "errors": errors,
         "goals": [asdict(goal) for goal in goals(summaries)],
         "summaries": [as_json(summary, 4) for summary in summaries],
@@ -94,11 +99,14 @@ def markdown(document: dict[str, Any], summaries: Sequence[Summary]) -> str:
         "",
         *goal_lines([Goal(**goal) for goal in document["goals"]]),
         *(["", missed] if (missed := missed_line(summaries)) else []),
+        *(["", false] if (false := false_line(document["false flags"])) else []),
     ]
     lines += _section(f"Learned settings with V >= {CLEAR}, clustered as by default", summaries, "V >=", "auto")
     lines += _section(f"The same, clustered on the final embeddings (V >= {CLEAR})", summaries, "V >=", "final")
     lines += _section("All learned settings, clustered as by default", summaries, "all", "auto")
     lines += ["", "## Ours by strength and by world", "", *_by_group(summaries)]
+    if flags := document["false flags"]:
+        lines += ["", "## Flagged features that count as false", "", *_false_table(flags)]
     for title, names in (("Not learned", told["not learned"]), ("Failed", told_errors(document["errors"]))):
         if names:
             lines += ["", f"## {title}", "", *(f"- {name}" for name in names)]
@@ -171,6 +179,38 @@ def missed_line(summaries: Sequence[Summary]) -> str:
     return f"Learned marks that were not found, at any V: {told}." if told else ""
 
 
+def false_flags(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every feature that we flag, clustered as by default, where a mark is learned, and that counts as false.
+
+    setting; shows: share of its regions that show the mark; touches: share that hold at least some of it.
+    """
+    return [
+        {"setting": row.setting, "world": row.world, "shows": float(shows), "touches": float(touches)}
+        for row in rows
+        if (row.method, row.space) == (OURS, "auto") and row.counts and row.false_shows
+        for shows, touches in zip(row.false_shows.split("+"), row.false_touches.split("+"), strict=True)
+    ]
+
+
+def false_line(flags: Sequence[dict[str, Any]]) -> str:
+    """What the false flags show; empty where there is none."""
+    if not flags:
+        return ""
+    counted = Counter(flag["world"] for flag in flags).most_common()
+    where = ", ".join(f"{n} in {world}" for world, n in counted)
+    shows, touches = (np.median([flag[name] for flag in flags]) for name in ("shows", "touches"))
+    return (
+        f"Flagged features that count as false, at any V: {where}. In the median, {shows:.0%} of their regions show "
+        f"the mark, and {touches:.0%} hold some of it: a region shows a mark from {SHOWN:.0%} of its area on, and a "
+        "feature is true from half of its regions on."
+    )
+
+
+def _false_table(flags: Sequence[dict[str, Any]]) -> list[str]:
+    head = ("setting", "regions that show the mark", "that hold some of it")
+    return table(head, [(flag["setting"], f"{flag['shows']:.2f}", f"{flag['touches']:.2f}") for flag in flags])
+
+
 def _mean_text(s: Summary) -> str:
     if not s.settings:
         return ""
@@ -205,6 +245,7 @@ def readme_block(folder: Path) -> str:
         *goal_lines([Goal(**goal) for goal in document["goals"]]),
         "",
         *([missed, ""] if (missed := missed_line(summaries)) else []),
+        *([false, ""] if (false := false_line(document["false flags"])) else []),
         f"Commit {', '.join(document['commits'])}, {document['machine']}. All tables: "
         f"[{RESULTS}/{NAME}.md]({RESULTS}/{NAME}.md).",
     ]

@@ -58,6 +58,8 @@ class Row:
     shown: int
     covered: int
     pull_right: int
+    false_shows: str
+    false_touches: str
     seconds: float
     shared_seconds: float
 

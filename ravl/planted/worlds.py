@@ -215,14 +215,19 @@ def make(
 
 
 def shows(scenes: Scenes, image: NDArray[np.integer], box: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """(R, M) whether each region holds at least SHOWN of a mark's area.
+    """(R, M) whether each region holds at least SHOWN of a mark's area. Arguments as in `held`."""
+    return held(scenes, image, box) >= SHOWN
+
+
+def held(scenes: Scenes, image: NDArray[np.integer], box: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(R, M) share of a mark's area that each region holds; 0 where the scene has no such mark.
 
     image: (R,) index into the scenes. box: (R, 4) x0, y0, x1, y1 in pixels, half-open.
     """
     mark, region = scenes.mark_box[image].astype(np.int64), np.asarray(box, np.int64)[:, None]
     side = np.minimum(mark[..., 2:], region[..., 2:]) - np.maximum(mark[..., :2], region[..., :2])
     area = (mark[..., 2:] - mark[..., :2]).prod(-1)
-    return np.asarray(scenes.present[image] & (side.clip(0).prod(-1) >= SHOWN * area))
+    return np.where(scenes.present[image], side.clip(0).prod(-1) / np.maximum(area, 1), 0.0)
 
 
 Encode = Callable[[int, NDArray[np.uint8]], tuple[str, bytes]]
