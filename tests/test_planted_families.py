@@ -87,6 +87,9 @@ def test_a_model_is_trained_once_and_kept_whole(tmp_path: Path, monkeypatch: pyt
     assert trained == 2 * [("siglip", 3, 4000)]
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
     assert vlm.load(str(first), "cpu").fingerprint == build("siglip", 3).fingerprint
+    monkeypatch.setitem(tiny_families.RECIPES, "siglip", replace(tiny_families.RECIPES["siglip"], steps=7))
+    assert cached_family("siglip", tmp_path, 3) != first
+    assert len(trained) == 3
 
 
 def test_an_unknown_family_is_refused() -> None:

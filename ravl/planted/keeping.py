@@ -13,6 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ravl.planted import tiny_clip
 from ravl.planted.worlds import WORLDS, make
 from ravl.tables import Report, quiet
@@ -49,11 +52,10 @@ def cached_model(
     setting |= {
         "tower": asdict(tower),
         "trainer": tiny_clip.TRAINER,
-        "scenes": hashlib.sha256(sample.image.tobytes()).hexdigest(),
+        "scenes": pixels_digest(sample.image),
     }
-    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:10]
-    words = (world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}", digest)
-    target = folder / "-".join(words)
+    words = (world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}")
+    target = folder / "-".join((*words, digest(setting)))
     if target.exists():
         return target
     start = time.perf_counter()
@@ -65,6 +67,16 @@ def cached_model(
             part.save_pretrained(partial)
         (partial / "setting.json").write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def digest(setting: dict[str, Any]) -> str:
+    """Ten hex digits that change with anything in what makes a model."""
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def pixels_digest(image: NDArray[np.uint8]) -> str:
+    """Of scenes' pixels."""
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 from ravl.mitigation.loss import contrastive_loss
 from ravl.planted.digits import CORRELATED, UNCORRELATED, World, digit_world
-from ravl.planted.keeping import whole
+from ravl.planted.keeping import digest, pixels_digest, whole
 from ravl.planted.tiny_clip import (
     ARCHITECTURES,
     CONTEXT,
@@ -47,6 +47,9 @@ RECIPES = {
 }
 
 
+_UNKNOWN = f"family must be one of {', '.join(RECIPES)}, got {{!r}}."
+
+
 @dataclass(frozen=True)
 class Reliance:
     """How a model does on scenes without correlation. accuracy: overall. eps1, eps2: see `tiny_clip.reliance`."""
@@ -59,7 +62,7 @@ class Reliance:
 def build(family: str, seed: int) -> DualEncoder:
     """An untrained model. Raises ValueError for another family than `siglip` or `resnet`."""
     if family not in RECIPES:
-        raise ValueError(f"family must be one of {', '.join(RECIPES)}, got {family!r}.")
+        raise ValueError(_UNKNOWN.format(family))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _siglip() if family == "siglip" else _resnet()
@@ -103,10 +106,17 @@ def predictions(model: DualEncoder, image: NDArray[np.uint8]) -> NDArray[np.int6
 
 
 def cached_family(family: str, folder: Path, seed: int) -> Path:
-    """The directory of a model below `folder`, trained now where it lacks it; it is there whole or not at all."""
-    target = folder / f"{family}-digits-s{seed}"
+    """The directory of a model below `folder`, trained now where it lacks it; it is there whole or not at all.
+
+    Its name holds a digest of recipe, captions and scenes, so that a change trains anew. Raises ValueError as `build`.
+    """
+    if family not in RECIPES:
+        raise ValueError(_UNKNOWN.format(family))
+    world = digit_world("train", 4000, *CORRELATED, seed)
+    setting = {"recipe": asdict(RECIPES[family]), "captions": _PLAN.captions, "scenes": pixels_digest(world.image[:64])}
+    target = folder / f"{family}-digits-s{seed}-{digest(setting)}"
     if not target.exists():
-        model = train(family, digit_world("train", 4000, *CORRELATED, seed), seed)
+        model = train(family, world, seed)
         with whole(target) as partial:
             model.save(partial)
     return target
