@@ -19,7 +19,8 @@ from ravl.tables import Clustering, Regions
 MAX_FIT = 20_000
 """Regions that UMAP lays out, single-threaded; the others are placed among their neighbours."""
 NEIGHBOURS_TO_PLACE = 5
-_BLOCK = 1024
+_BLOCK = 256
+"""Rows that are compared at once: 16 bytes for each of MAX_FIT others, so 80 MB."""
 
 
 def project(
