@@ -8,17 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 
 BEFOREHAND = (
-    *(
-        "pandas",
-        "pyarrow.parquet",
-        "scipy.special",
-        "sqlalchemy.dialects.sqlite",
-        "plotly.graph_objects",
-        "PIL.ImageDraw",
-    ),
-    *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "ravl.data", "ravl.ledger", "ravl.store"),
+    *("pandas", "pyarrow.parquet", "scipy.special", "sqlalchemy.dialects.sqlite", "plotly.graph_objects"),
+    *("PIL.ImageDraw", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "ravl.data", "ravl.ledger", "ravl.store"),
     *("dashboard.serving.readiness", "dashboard.reading.repaired", "dashboard.choosing.making"),
-    *("dashboard.pictures.charts", "dashboard.reporting", "jinja2"),
+    *("dashboard.pictures.charts", "dashboard.reporting"),
+    "jinja2",
 )
 """Modules that draw nothing: what registers a component or a cache must be imported by a page."""
 

@@ -113,10 +113,10 @@ def _precision_at(k: int, ranked: Ranked, truth: Truth) -> float:
 
 def _touched(members: NDArray[np.int64], truth: Truth) -> float:
     """The share of the members that hold some of the planted mark that most of them show; NaN where it is not known."""
+    if truth.touches is None:
+        return math.nan
     share = _shares(members, truth)
-    if truth.touches is None or not share.any():
-        return math.nan if truth.touches is None else 0.0
-    return float(truth.touches[members, int(share.argmax())].mean())
+    return float(truth.touches[members, int(share.argmax())].mean()) if share.any() else 0.0
 
 
 def _listed(shares: Iterable[float]) -> str:

@@ -47,9 +47,6 @@ RECIPES = {
 }
 
 
-_UNKNOWN = f"family must be one of {', '.join(RECIPES)}, got {{!r}}."
-
-
 @dataclass(frozen=True)
 class Reliance:
     """How a model does on scenes without correlation. accuracy: overall. eps1, eps2: see `tiny_clip.reliance`."""
@@ -59,10 +56,16 @@ class Reliance:
     eps2: float
 
 
-def build(family: str, seed: int) -> DualEncoder:
-    """An untrained model. Raises ValueError for another family than `siglip` or `resnet`."""
+def recipe_of(family: str) -> Recipe:
+    """Its usual recipe. Raises ValueError for another family than `siglip` or `resnet`."""
     if family not in RECIPES:
-        raise ValueError(_UNKNOWN.format(family))
+        raise ValueError(f"family must be one of {', '.join(RECIPES)}, got {family!r}.")
+    return RECIPES[family]
+
+
+def build(family: str, seed: int) -> DualEncoder:
+    """An untrained model. Raises ValueError as `recipe_of`."""
+    recipe_of(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _siglip() if family == "siglip" else _resnet()
@@ -70,7 +73,7 @@ def build(family: str, seed: int) -> DualEncoder:
 
 def train(family: str, world: World, seed: int, recipe: Recipe | None = None, report: Report = quiet) -> DualEncoder:
     """Train a fresh model on digits. recipe: None for the usual one."""
-    model, recipe = build(family, seed), recipe or RECIPES[family]
+    model, recipe = build(family, seed), recipe or recipe_of(family)
     module = model.module
     pixels, label = model.pixels(_pictures(world.image)), torch.from_numpy(world.label)
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.rate, weight_decay=0.05, betas=(0.9, recipe.beta))
@@ -108,15 +111,18 @@ def predictions(model: DualEncoder, image: NDArray[np.uint8]) -> NDArray[np.int6
 def cached_family(family: str, folder: Path, seed: int) -> Path:
     """The directory of a model below `folder`, trained now where it lacks it; it is there whole or not at all.
 
-    Its name holds a digest of recipe, captions and scenes, so that a change trains anew. Raises ValueError as `build`.
+    Its name holds a digest of recipe, captions and scenes, so that a change trains anew. Raises ValueError as
+    `recipe_of`.
     """
-    if family not in RECIPES:
-        raise ValueError(_UNKNOWN.format(family))
-    world = digit_world("train", 4000, *CORRELATED, seed)
-    setting = {"recipe": asdict(RECIPES[family]), "captions": _PLAN.captions, "scenes": pixels_digest(world.image[:64])}
+    sample = digit_world("train", 64, *CORRELATED, seed)
+    setting = {
+        "recipe": asdict(recipe_of(family)),
+        "captions": _PLAN.captions,
+        "scenes": pixels_digest(sample.image),
+    }
     target = folder / f"{family}-digits-s{seed}-{digest(setting)}"
     if not target.exists():
-        model = train(family, world, seed)
+        model = train(family, digit_world("train", 4000, *CORRELATED, seed), seed)
         with whole(target) as partial:
             model.save(partial)
     return target
