@@ -146,7 +146,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ravl.benchmark": (),
     "ravl.benchmark.command": ("ravl.benchmark.*", "ravl.errors", "ravl.store"),
-    "ravl.benchmark.demo": ("ravl", *RECORDS, "ravl.data.hiding", "ravl.planted.*", "ravl.store"),
+    "ravl.benchmark.demo": (
+        "ravl",
+        *RECORDS,
+        "ravl.benchmark.quotes",
+        "ravl.data.hiding",
+        "ravl.planted.*",
+        "ravl.store",
+    ),
     "ravl.benchmark.auditing": (
         *("ravl", "ravl.benchmark.*", "ravl.planted.*", "ravl.store", "ravl.store.files", *RECORDS),
     ),

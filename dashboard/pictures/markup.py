@@ -2,93 +2,64 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
+from dashboard.pictures.cells import bar, change_cell, head, legend_pair, rate_cell, scale, table, tag
 from dashboard.pictures.palette import Palette
 from dashboard.reading.evidence import Effect, Removal
 from dashboard.reading.opened import Rate
 from dashboard.reading.summaries import ClassRow, Fact, Finding
-from dashboard.words.claims import OPERATORS, beyond, errors_gone, evidence, probability, span
-from dashboard.words.wording import DECISIONS, escaped, percent, signed, stage, title
+from dashboard.words.claims import OPERATORS, beyond, errors_gone, evidence, probability
+from dashboard.words.wording import DECISIONS, escaped, stage, title
 from ravl.store import STAGES
-
-
-def _cell(value: Rate) -> str:
-    return (
-        f"<b>{percent(value.share)}</b> <small>{value.right:,} of {value.n:,}</small>"
-        if value.n
-        else "<small>no images</small>"
-    )
-
-
-def _points(change: float) -> str:
-    if math.isnan(change):
-        return '<small title="one side has no images">–</small>'
-    return f"<b>{signed(round(100 * change))}</b> <small>points</small>"
-
-
-def _scale(first: Rate, second: Rate, colours: tuple[str, str], labels: tuple[str, str]) -> str:
-    """A line from 0 to 100% with a hollow mark for the first rate and a full one for the second."""
-    spoken = f"{labels[0]} {percent(first.share)}, {labels[1]} {percent(second.share)}"
-    marks = ""
-    shares = [(rate.share, colour) for rate, colour in zip((first, second), colours, strict=True)]
-    if all(rate.n for rate in (first, second)):
-        low, high = sorted(100 * share for share, _ in shares)
-        marks += f'<i style="left:{low:.1f}%;width:{high - low:.1f}%;background:{colours[1]}"></i>'
-    for (share, colour), hollow in zip(shares, (True, False), strict=True):
-        if not math.isnan(share):
-            fill = "var(--ravl-ground, transparent)" if hollow else colour
-            marks += f'<em style="left:{100 * share:.1f}%;border-color:{colour};background:{fill}"></em>'
-    return f'<span class="scale" role="img" aria-label="{escaped(spoken)}"><span>{marks}</span></span>'
 
 
 def class_table(rows: tuple[ClassRow, ...], palette: Palette, pull: str) -> str:
     """Accuracy per class without and with a feature."""
     colours, labels = (palette.muted, palette.wrong), ("without", "with")
     body = "".join(
-        f"<tr><th scope='row'>{escaped(row.name)}{_tag('errors go here') if row.pulls and pull else ''}</th>"
-        f"<td>{_cell(row.inside)}</td><td>{_cell(row.outside)}</td>"
-        f"<td>{_scale(row.outside, row.inside, colours, labels)}</td>"
-        f"<td>{_points(row.difference.value)} <small class='span'>{span(row.difference)}</small></td></tr>"
+        f"<tr><th scope='row'>{escaped(row.name)}{tag('errors go here') if row.pulls and pull else ''}</th>"
+        f"<td>{rate_cell(row.inside)}</td><td>{rate_cell(row.outside)}</td>"
+        f"<td>{scale(row.outside, row.inside, colours, labels)}</td>"
+        f"<td>{change_cell(row.difference, 'one side has no images')}</td></tr>"
         for row in rows
     )
-    scale = _legend_pair(colours, ("without", "with"))
-    head = _head("Class", "Right with the feature", "Right without it", scale, "Difference, interval")
-    return _table("Accuracy per class with and without the feature", head, body)
+    key = legend_pair(colours, labels)
+    columns = head("Class", "Right with the feature", "Right without it", key, "Difference, interval")
+    return table("Accuracy per class with and without the feature", columns, body)
 
 
 def effect_table(view: Removal) -> str:
     """What each way of removing a feature does: a column per way, a count in every cell."""
     pull = escaped(view.pull)
     rows: list[tuple[str, Callable[[Effect], str]]] = [
-        ("Wrong images that become right", lambda effect: _cell(effect.fixed)),
-        ("The same, with another piece removed instead", lambda effect: _cell(effect.control)),
+        ("Wrong images that become right", lambda effect: rate_cell(effect.fixed)),
+        ("The same, with another piece removed instead", lambda effect: rate_cell(effect.control)),
         ("p, exact McNemar test of the two", lambda effect: probability(effect.p)),
         ("q, corrected for all features", lambda effect: probability(effect.q)),
-        ("Right images of other classes that stay right", lambda effect: _cell(effect.kept)),
+        ("Right images of other classes that stay right", lambda effect: rate_cell(effect.kept)),
     ]
     if view.pull:
         rows += [
-            (f"Right images of <i>{pull}</i> that stay right", lambda effect: _cell(effect.pull_kept)),
-            (f"All images of <i>{pull}</i>, right after removal", lambda effect: _cell(effect.pull_after)),
-            (f"Images of <i>{pull}</i> that never showed it, right", lambda effect: _cell(view.never)),
+            (f"Right images of <i>{pull}</i> that stay right", lambda effect: rate_cell(effect.pull_kept)),
+            (f"All images of <i>{pull}</i>, right after removal", lambda effect: rate_cell(effect.pull_after)),
+            (f"Images of <i>{pull}</i> that never showed it, right", lambda effect: rate_cell(view.never)),
         ]
     body = "".join(
         f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell(effect)}</td>' for effect in view.effects)}</tr>"
         for label, cell in rows
     )
-    head = _head("", *(escaped(OPERATORS[effect.operator][0]) for effect in view.effects))
-    return _table("What each way of removing the feature does", head, body, "plain")
+    columns = head("", *(escaped(OPERATORS[effect.operator][0]) for effect in view.effects))
+    return table("What each way of removing the feature does", columns, body, "plain")
 
 
 def rate_table(rows: tuple[tuple[str, Rate], ...], palette: Palette, caption: str) -> str:
     """One rate per row, with a bar."""
     body = "".join(
-        f"<tr><th scope='row'>{escaped(name)}</th><td>{_cell(value)}</td><td>{_bar(value, palette.accent)}</td></tr>"
+        f"<tr><th scope='row'>{escaped(name)}</th><td>{rate_cell(value)}</td><td>{bar(value, palette.accent)}</td></tr>"
         for name, value in rows
     )
-    return _table(caption, _head("Class", "Right", ""), body, "wide-3")
+    return table(caption, head("Class", "Right", ""), body, "wide-3")
 
 
 def beside_table(rows: tuple[Finding, Finding]) -> str:
@@ -97,9 +68,9 @@ def beside_table(rows: tuple[Finding, Finding]) -> str:
         ("Mistaken for", lambda row: escaped(row.pull) or "–"),
         ("What removing it shows", lambda row: evidence(row)),
         ("Errors that go", lambda row: errors_gone(row)),
-        ("Wrong images that become right without it", lambda row: _cell(row.fixed)),
-        ("The same, with another piece removed instead", lambda row: _cell(row.control)),
-        ("Wrong, of the images that show it", lambda row: _cell(Rate(row.n_errors, row.n_images))),
+        ("Wrong images that become right without it", lambda row: rate_cell(row.fixed)),
+        ("The same, with another piece removed instead", lambda row: rate_cell(row.control)),
+        ("Wrong, of the images that show it", lambda row: rate_cell(Rate(row.n_errors, row.n_images))),
         ("Regions", lambda row: f"{row.n_regions:,}"),
         ("Gap above chance, with its interval", lambda row: beyond(row.beyond)),
         ("Decision", lambda row: DECISIONS.get(row.decision, "–")),
@@ -108,8 +79,7 @@ def beside_table(rows: tuple[Finding, Finding]) -> str:
         f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell(row)}</td>' for row in rows)}</tr>"
         for label, cell in lines
     )
-    head = _head("", *(escaped(title(row)) for row in rows))
-    return _table("Two features beside each other", head, body, "plain")
+    return table("Two features beside each other", head("", *(escaped(title(row)) for row in rows)), body, "plain")
 
 
 def fact_table(rows: tuple[Fact, ...], caption: str) -> str:
@@ -117,40 +87,7 @@ def fact_table(rows: tuple[Fact, ...], caption: str) -> str:
     body = "".join(
         f"<tr><th scope='row'>{escaped(row.name)}</th><td class='text'>{escaped(row.value)}</td></tr>" for row in rows
     )
-    return _table(caption, "", body, "facts")
-
-
-def _bar(value: Rate, colour: str) -> str:
-    width = 0.0 if math.isnan(value.share) else 100 * value.share
-    return f'<span class="bar" aria-hidden="true"><i style="width:{width:.1f}%;background:{colour}"></i></span>'
-
-
-def _head(*cells: str) -> str:
-    return "".join(f"<th scope='col'>{cell}</th>" for cell in cells)
-
-
-def _table(caption: str, head: str, body: str, kind: str = "wide-4") -> str:
-    top = f"<thead><tr>{head}</tr></thead>" if head else ""
-    spoken = escaped(caption)
-    return (
-        f'<div class="ravl-scroll" tabindex="0" role="region" aria-label="{spoken}">'
-        f'<table class="ravl-table {kind}"><caption>{escaped(caption)}</caption>'
-        f"{top}<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _tag(text: str) -> str:
-    return f' <span class="tag">{escaped(text)}</span>'
-
-
-def _legend_pair(colours: tuple[str, str], labels: tuple[str, str]) -> str:
-    hollow = f'<em class="key" style="border-color:{colours[0]}"></em>{escaped(labels[0])}'
-    full = f'<em class="key" style="border-color:{colours[1]};background:{colours[1]}"></em>{escaped(labels[1])}'
-    return f"{hollow} &nbsp; {full}"
-
-
-# the parts of a table, for the tables of a page of its own (`repair_markup`)
-table, head, scale, legend_pair, rate_cell = _table, _head, _scale, _legend_pair, _cell
+    return table(caption, "", body, "facts")
 
 
 def legend(entries: tuple[tuple[str, str, int], ...]) -> str:

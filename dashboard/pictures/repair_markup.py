@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dashboard.pictures.markup import head, legend_pair, rate_cell, scale, table
+from dashboard.pictures.cells import change_cell, head, legend_pair, rate_cell, scale, table, tag
 from dashboard.pictures.palette import Palette
-from dashboard.reading.opened import Interval, Rate
+from dashboard.reading.opened import Rate
 from dashboard.reading.repaired import Again, Estimate, Moved, Pull, TreatedFeature
 from dashboard.words.claims import probability, span
 from dashboard.words.repair_words import STATUS, again_title, estimate_span, treated_title
-from dashboard.words.wording import escaped, points
+from dashboard.words.wording import escaped
 
 CSS = """
 .ravl-changed { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 12px; }
@@ -30,7 +30,8 @@ def moved_table(rows: Sequence[tuple[str, Moved]], palette: Palette, caption: st
     body = "".join(
         f"<tr><th scope='row'>{escaped(row.name)}{_remark(said)}</th>"
         f"<td>{estimate_cell(row.before)}</td><td>{estimate_cell(row.after)}</td>"
-        f"<td>{scale(row.before.rate, row.after.rate, colours, labels)}</td><td>{_change(row.change)}</td></tr>"
+        f"<td>{scale(row.before.rate, row.after.rate, colours, labels)}</td>"
+        f"<td>{change_cell(row.change, 'no images')}</td></tr>"
         for said, row in rows
     )
     columns = ("Images", "Right before", "Right after", legend_pair(colours, labels), "Change, interval")
@@ -70,7 +71,7 @@ def _again(row: Again) -> str:
     was, now = row.errors.before.rate, row.errors.after.rate
     removal = ", ".join(_short(value) for value in (row.fixed_before, row.fixed_after))
     flags = ", ".join("yes" if flagged else "no" for flagged in (row.flagged_before, row.flagged_after))
-    treated = _tag("treated") if row.treated else ""
+    treated = tag("treated") if row.treated else ""
     return (
         f"<tr{' class=ravl-grew' if row.worse else ''}><th scope='row'>{escaped(again_title(row))}{treated}</th>"
         f"<td><b>{STATUS[row.status]}</b> <small>{escaped(_where(row))}</small></td>"
@@ -110,19 +111,8 @@ def _short(value: Rate | None) -> str:
     return "<small>not tested</small>" if value is None else f"{value.right:,} of {value.n:,}"
 
 
-def _change(change: Interval) -> str:
-    if math.isnan(change.value):
-        return '<small title="no images">–</small>'
-    amount, unit = points(change.value).split(" ")
-    return f"<b>{amount}</b> <small>{unit}</small> <small class='span'>{span(change)}</small>"
-
-
 def _remark(text: str) -> str:
     return f" <small class='span'>{escaped(text)}</small>" if text else ""
-
-
-def _tag(text: str) -> str:
-    return f' <span class="tag">{escaped(text)}</span>'
 
 
 # --- images that changed ---------------------------------------------------------------------------------------------

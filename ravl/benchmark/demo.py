@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ravl
+from ravl.benchmark.quotes import demo_name
 from ravl.data.hiding import paths_of
 from ravl.errors import ConfigError
 from ravl.planted.demos import DEMOS, Demo
@@ -65,7 +66,7 @@ def run(workspace_folder: str | Path, device: str, worlds: Sequence[str] = ()) -
             documents[world] = _family(world, workspace, device)
         else:
             documents[world] = _measured(DEMOS[world], PLANS[world], workspace, device)
-        write_json(FOLDER / ("demo.json" if world == "digits" else f"demo-{world}.json"), documents[world])
+        write_json(FOLDER / f"{demo_name(world)}.json", documents[world])
     return documents
 
 

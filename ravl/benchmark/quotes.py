@@ -14,25 +14,30 @@ COSTS, AUDITS = "../bench", "../bench-audits"
 """Names of the files about costs, from the folder of the benchmarks."""
 
 
+def demo_name(world: str) -> str:
+    """Name of a demo's table in the folder of the benchmarks, without its ending."""
+    return "demo" if world == "digits" else f"demo-{world}"
+
+
 def demo_block(folder: Path) -> str:
     """The digits' demo: how sure its audit is, and what each repair gives."""
-    return _demo(read_json(folder / "demo.json"), "the red square", "make benchmark")
+    return _demo(read_json(folder / f"{demo_name('digits')}.json"), "the red square", "make benchmark")
 
 
 def medical_block(folder: Path) -> str:
     """The same of the medical demo."""
-    return _demo(
-        read_json(folder / "demo-radiograph.json"), "the metal clips", "ravl benchmark demo --worlds radiograph"
-    )
+    document = read_json(folder / f"{demo_name('radiograph')}.json")
+    return _demo(document, "the metal clips", "ravl benchmark demo --worlds radiograph")
 
 
 def families_block(folder: Path) -> str:
     """Models of other families than CLIP: what their audits find, and what repairs give."""
     body = []
     for name, title in (("siglip", "SigLIP, `tokens`"), ("resnet", "ResNet of open_clip, `roi`")):
-        if not (folder / f"demo-{name}.json").exists():
+        file = folder / f"{demo_name(name)}.json"
+        if not file.exists():
             continue
-        document = read_json(folder / f"demo-{name}.json")
+        document = read_json(file)
         audits, repairs = document["discovery"], document["mitigation"]
         plain, ours = (
             _span([r["worst_after"] for r in repairs if r["method"] == method]) for method in ("standard", "ravl")

@@ -266,9 +266,9 @@ def with_numbers(readme: str, folder: Path) -> str:
 BLOCKS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("numbers", NAME, readme_block),
     ("repairs", repair_report.NAME, repair_report.readme_block),
-    ("demo", "demo", quotes.demo_block),
-    ("medical demo", "demo-radiograph", quotes.medical_block),
-    ("families", "demo-siglip", quotes.families_block),
+    ("demo", quotes.demo_name("digits"), quotes.demo_block),
+    ("medical demo", quotes.demo_name("radiograph"), quotes.medical_block),
+    ("families", quotes.demo_name("siglip"), quotes.families_block),
     ("costs", quotes.COSTS, quotes.costs_block),
 )
 """Marker in the README, name of the tables, and what makes the text from them."""

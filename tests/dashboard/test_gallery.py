@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard.pictures import brand, gallery, markup
+from dashboard.pictures import brand, cells, gallery, markup
 from dashboard.pictures.gallery import Card, Pair, Section
 from dashboard.pictures.palette import LIGHT
 from dashboard.reading.evidence import Effect, Removal, Side
@@ -246,6 +246,16 @@ def test_tables_show_every_count() -> None:
     spoken = [span["aria-label"] for span in page.all("span") if span.get("role") == "img"]
     assert spoken == ["without 92%, with 21%", "without 25%, with n/a"]
     assert Reader(markup.rate_table((("cat", Rate(0, 0)),), LIGHT, "x")).text.endswith("no images")
+
+
+def test_a_change_too_small_for_a_whole_point_is_not_shown_as_none() -> None:
+    def text(change: Interval) -> str:
+        return Reader(cells.change_cell(change, "one side has no images")).text
+
+    assert text(Interval(0.004, -0.002, 0.01)).startswith("+0.4 points")
+    assert text(Interval(-0.0004, -0.01, 0.01)).startswith("0.0 points")
+    assert text(Interval(0.0, 0.0, 0.0)).startswith("0 points")
+    assert text(NOTHING) == "–"
 
 
 def test_effect_table_has_a_count_in_every_cell() -> None:
