@@ -112,7 +112,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "PIL",
         ),
     ),
-    "ravl.planted.keeping": (*RECORDS, "ravl.planted.*", "torch"),  # torch through what it keeps
+    # torch through the models that they train and keep
+    **dict.fromkeys(("ravl.planted.keeping", "ravl.planted.naming"), (*RECORDS, "ravl.planted.*", "torch")),
     "ravl.planted.tiny_families": (
         *(*RECORDS, *TORCH, *TRANSFORMERS, "ravl.planted.*"),
         *("ravl.mitigation.loss", "ravl.vlm", "ravl.vlm.*", "PIL"),

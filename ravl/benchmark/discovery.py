@@ -35,7 +35,7 @@ from ravl.tables import NOISE
 
 __all__ = ["Outcome", "Place", "attempt", "measure", "run"]
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised when rows are measured in another way: rows of another protocol are measured again."""
 
 SHARED_STAGES = ("images", "regions", "embeddings", "zero_shot", "clusters")

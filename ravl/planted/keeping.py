@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl.planted import tiny_clip
-from ravl.planted.worlds import WORLDS, make
+from ravl.planted import naming, tiny_clip
+from ravl.planted.worlds import WORLDS, Scenes, WorldPlan, make
 from ravl.tables import Report, quiet
 
 
@@ -34,10 +34,10 @@ def cached_model(
     """The directory of the model of one setting, trained now if `folder` lacks it; it is there whole or not at all.
 
     Its name holds a digest of all that makes the model, the scenes' pixels among it, so that a change trains anew.
-    `setting.json` in it has the setting, the seconds of training and `strength_of` on TEST_SIZE scenes of `tiny_clip`.
+    A model of a world whose marks are `named` goes on from `cached_start`. `setting.json` in it has the setting, the
+    seconds of training and `strength_of` on TEST_SIZE scenes of `tiny_clip`.
     """
-    sample, tower = make(world, marks, "train", 64, strength, seed), tiny_clip.tower_of(architecture)
-    plan = WORLDS[world]
+    plan, tower = WORLDS[world], tiny_clip.tower_of(architecture)
     recipe = recipe or tiny_clip.recipe_of(plan, architecture)
     setting: dict[str, Any] = {
         "world": world,
@@ -45,28 +45,64 @@ def cached_model(
         "marks": list(marks),
         "strength": strength,
         "seed": seed,
+        **_making(plan, tower, recipe, make(world, marks, "train", 64, strength, seed)),
     }
-    # what a recipe does not use is left out, so that a new possibility makes no new model
-    used = {name: value for name, value in asdict(recipe).items() if name != "crops" or value}
-    setting |= {"recipe": used, "train_size": plan.train_size, "captions": plan.captions}
-    setting |= {
-        "tower": asdict(tower),
-        "trainer": tiny_clip.TRAINER,
-        "scenes": pixels_digest(sample.image),
-    }
+    if plan.named:
+        setting["start"], _ = _start_of(plan, architecture, seed)
     words = (world, architecture, *(mark.replace(" ", "_") for mark in marks), f"V{strength:g}", f"s{seed}")
     target = folder / "-".join((*words, digest(setting)))
     if target.exists():
         return target
-    start = time.perf_counter()
-    parts = tiny_clip.train_world(plan, architecture, marks, strength, seed, recipe, report)
-    setting["seconds"] = round(time.perf_counter() - start, 1)
+    begun = time.perf_counter()
+    first = tiny_clip.load(cached_start(folder, plan, architecture, seed, report)) if "start" in setting else None
+    parts = tiny_clip.train_world(plan, architecture, marks, strength, seed, recipe, report, first)
+    setting["seconds"] = round(time.perf_counter() - begun, 1)
     setting["reliance"] = tiny_clip.strength_of(*parts, make(world, marks, "test", tiny_clip.TEST_SIZE, None, seed))
+    _keep(parts, setting, target)
+    return target
+
+
+def cached_start(folder: Path, plan: WorldPlan, architecture: str, seed: int, report: Report = quiet) -> Path:
+    """The directory of the model that a seed's models of a world start from, trained now if `folder` lacks it.
+
+    As `cached_model`. Two processes that lack the same one both train it, and the first to end keeps its own.
+    """
+    name, setting = _start_of(plan, architecture, seed)
+    target = folder / name
+    if not target.exists():
+        begun = time.perf_counter()
+        parts = naming.train_start(plan, architecture, seed, naming.START_RECIPE, report)
+        setting["seconds"] = round(time.perf_counter() - begun, 1)
+        _keep(parts, setting, target)
+    return target
+
+
+def _start_of(plan: WorldPlan, architecture: str, seed: int) -> tuple[str, dict[str, Any]]:
+    """Its name, and all that makes it."""
+    sample = make(plan.name, naming.marks_of(plan), "train", 64, None, seed + naming.OTHER_SCENES)
+    setting: dict[str, Any] = {"world": plan.name, "architecture": architecture, "seed": seed}
+    setting |= _making(plan, tiny_clip.tower_of(architecture), naming.START_RECIPE, sample)
+    return f"{plan.name}-{architecture}-start-s{seed}-{digest(setting)}", setting
+
+
+def _making(plan: WorldPlan, tower: tiny_clip.Architecture, recipe: tiny_clip.Recipe, sample: Scenes) -> dict[str, Any]:
+    # what a recipe does not use is left out, so that a new possibility makes no new model
+    used = {name: value for name, value in asdict(recipe).items() if name != "crops" or value}
+    return {
+        "recipe": used,
+        "train_size": plan.train_size,
+        "captions": plan.captions,
+        "tower": asdict(tower),
+        "trainer": tiny_clip.TRAINER,
+        "scenes": pixels_digest(sample.image),
+    }
+
+
+def _keep(parts: tiny_clip.Parts, setting: dict[str, Any], target: Path) -> None:
     with whole(target) as partial:
         for part in parts:
             part.save_pretrained(partial)
         (partial / "setting.json").write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
-    return target
 
 
 def digest(setting: dict[str, Any]) -> str:

@@ -67,6 +67,7 @@ class WorldPlan:
     captions: four templates of training captions. prompts: four others, for classification.
     regions, encoder: the grid and the region encoder that fit the marks. side: pixels of a scene's side.
     train_size: scenes a model is trained on.
+    named: whether its models can name the marks before they learn the classes (see `naming`).
     paint: (label, names of the marks that are there, split, rng) -> one scene.
     """
 
@@ -80,6 +81,7 @@ class WorldPlan:
     train_size: int
     paint: Callable[[int, Sequence[str], str, np.random.Generator], Painted]
     encoder: str = "auto"
+    named: bool = False
 
     def target_of(self, mark: str) -> int:
         """The class a mark pulls to. Raises ValueError for a mark that this world does not have."""
@@ -136,6 +138,7 @@ WORLDS: dict[str, WorldPlan] = {
             },
             _RADIOGRAPH_CAPTIONS, _RADIOGRAPH_PROMPTS, "grid:4", radiograph.SIDE, 3000, radiograph.paint,
             encoder="crop",  # thin marks, in regions of four patches
+            named=True,
         ),
         WorldPlan(
             "pairs", textures.PAIR, {"orange diamond": "gravel"},
