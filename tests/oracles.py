@@ -160,6 +160,18 @@ def newcombe(right_a: int, n_a: int, right_b: int, n_b: int, level: float) -> tu
     return a - b - below, a - b + above
 
 
+def paired_limits(pairs: list[tuple[bool, bool]], z: float) -> tuple[float, float]:
+    """Agresti and Min 2005: half a pair is added to each of the four cells, then Wald's limits of mean(a) - mean(b)."""
+    cells = {(a, b): 0.5 for a in (False, True) for b in (False, True)}
+    for pair in pairs:
+        cells[pair] += 1
+    total = sum(cells.values())
+    mean = sum(count * (a - b) for (a, b), count in cells.items()) / total
+    square = sum(count * (a - b) ** 2 for (a, b), count in cells.items()) / total
+    half = z * math.sqrt((square - mean**2) / total)
+    return max(mean - half, -1), min(mean + half, 1)
+
+
 Margins = tuple[int, int, int]
 """Of one class: n_in, n_out, and how many of both together are right."""
 

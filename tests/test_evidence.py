@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -109,11 +110,37 @@ def test_one_operator_is_not_enough(case):
     after = as_if_never_there(case)
     evidence = case.weigh(case.answers(lambda i, o: after(i, o) if o == 1 else case.predicted[i]))
     assert (evidence.grade[0], evidence.reason[0]) == ("context", "disagree")
-    two = case.weigh(case.answers(lambda i, o: after(i, o) if o != 1 else case.predicted[i]))
-    assert two.grade[0] == "causal"
-    assert case.weigh(case.answers(lambda i, o: after(i, o) if o != 1 else case.predicted[i]), agree=3).grade[0] != (
-        "causal"
-    )
+
+
+def two_and_a_weak_third(case: Case, every: int):
+    """Two operators take the feature away; the third does so in one of `every` images."""
+    after = as_if_never_there(case)
+    return case.answers(lambda i, o: after(i, o) if o != 1 or i % every == 0 else case.predicted[i])
+
+
+def test_two_operators_are_enough_where_the_third_is_weaker(case):
+    found = two_and_a_weak_third(case, 3)
+    evidence = case.weigh(found, min_effect=0.3)
+    effect = (evidence.only_feature[0] - evidence.only_control[0]) / evidence.n_control[0]
+    assert effect[1] < 0.3 < effect[0]  # it does not agree, but it is not shown to contradict
+    assert (evidence.grade[0], evidence.reason[0]) == ("causal", "causal")
+    assert case.weigh(found, min_effect=0.3, agree=3).grade[0] != "causal"
+
+
+def test_an_operator_that_is_shown_to_do_nothing_contradicts(case):
+    evidence = case.weigh(two_and_a_weak_third(case, 10**6))
+    assert (evidence.fixed[0] > 10).tolist() == [True, False, True]
+    assert (evidence.grade[0], evidence.reason[0], bool(evidence.flagged[0])) == ("context", "disagree", False)
+
+
+def test_an_operator_that_could_not_be_applied_does_not_contradict(case):
+    after = as_if_never_there(case)
+    found = case.answers(after)
+    after_of, control_of = found.after.copy(), found.control.copy()
+    after_of[:, 1] = control_of[:, 1] = -1
+    evidence = case.weigh(replace(found, after=after_of, control=control_of))
+    assert evidence.n_control[0, 1] == 0
+    assert evidence.grade[0] == "causal"
 
 
 def test_an_object_whose_removal_leaves_nothing_to_see_is_core():

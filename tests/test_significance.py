@@ -19,6 +19,7 @@ from ravl.discovery.significance import (
     newcombe,
     null_gaps,
     observed_gap,
+    paired_limits,
     q_values,
     significance,
     supported,
@@ -124,6 +125,34 @@ def test_rates_of_nothing_have_no_limits():
     assert found.shape == (2, 2, 2)
     assert np.isnan(found).tolist() == [[[True, False]] * 2] * 2
     assert newcombe(*[np.zeros(0, int)] * 4).shape == (2, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
+def test_paired_limits_equal_the_definition_and_turn_around(pairs):
+    only_a, only_b = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    low, high = paired_limits(np.array(only_a), np.array(only_b), np.array(len(pairs)))
+    np.testing.assert_allclose((low, high), oracles.paired_limits(pairs, 1.959963984540054), atol=1e-9)
+    turned = paired_limits(np.array(only_b), np.array(only_a), np.array(len(pairs)))
+    np.testing.assert_allclose(turned, (-high, -low), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rate_a", "rate_b", "same"), [(0.1, 0.1, 0.0), (0.5, 0.3, 0.0), (0.6, 0.4, 0.3), (0.9, 0.2, 0.1)]
+)
+def test_paired_limits_hold_the_truth_as_often_as_they_say(rate_a, rate_b, same):
+    """Pairs of which a share is alike on both sides, 40 at a time."""
+    rng = np.random.default_rng(0)
+    shape = (4000, 40)
+    a, b = rng.random(shape) < rate_a, rng.random(shape) < rate_b
+    b = np.where(rng.random(shape) < same, a, b)
+    truth = rate_a - (same * rate_a + (1 - same) * rate_b)
+    low, high = paired_limits((a & ~b).sum(1), (b & ~a).sum(1), np.full(4000, 40))
+    assert 0.93 < np.mean((low <= truth) & (truth <= high)) < 0.985
+
+
+def test_no_pairs_have_no_limits():
+    assert np.isnan(paired_limits(np.array([0, 1]), np.array([0, 0]), np.array([0, 4]))).tolist() == [[True, False]] * 2
 
 
 @pytest.mark.parametrize(("right", "n"), [(5, 4), (-1, 4), (1, 0), (float("nan"), 4)])

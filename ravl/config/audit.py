@@ -176,7 +176,12 @@ class EvidenceConfig:
     operators: tuple[str, ...] = option(
         ("token_drop", "mean_fill", "inpaint"), "how regions are removed; those that the model cannot do are left out"
     )
-    agree: int = option(2, "operators that must agree (all of them, where a model has fewer)", low=1, high=5)
+    agree: int = option(
+        2,
+        "operators that must agree (all of them, where a model has fewer); none may be shown to fix too little",
+        low=1,
+        high=5,
+    )
     min_effect: float = option(0.2, "share of errors that removal must fix beyond the control", low=0, high=1)
     min_keep: float = option(0.6, "share of right answers of other classes that must survive removal", low=0, high=1)
     max_shortfall: float = option(

@@ -10,9 +10,11 @@
 
 An operator *agrees* when fix - control >= `min_effect` on the errors that have a control, the exact McNemar test of fix
 against control holds after Benjamini-Hochberg over the features, both shortfalls are shown to be at most
-`max_shortfall` (upper limit), and keep is not shown to be below `min_keep`. Grades, with their reasons:
+`max_shortfall` (upper limit), and keep is not shown to be below `min_keep`. It *contradicts* when fix - control is
+shown to be less than `min_effect` (upper limit): what goes when a region is greyed, but not when it is filled in from
+its edges, hangs on the greying. Grades, with their reasons:
 
-    causal     `agree` operators agree                                     causal
+    causal     `agree` operators agree, and none contradicts               causal
     core       removing it breaks what was right, and that is missed       harm
     context    a gap beyond chance, but its errors do not depend on it     no effect, partial, disagree
     undecided  too few images, or a gap that chance explains               support, chance, not replicated, unproven
@@ -35,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl.config import EvidenceConfig
-from ravl.discovery.significance import newcombe, wilson
+from ravl.discovery.significance import newcombe, paired_limits, wilson
 from ravl.tables import BY_OPERATOR, Counterfactuals, Evidence, FeatureScores, Regions, Significance, ZeroShot
 
 Counts = dict[str, NDArray[Any]]
@@ -191,7 +193,7 @@ def grades(
     }
     with np.errstate(invalid="ignore"):  # NaN compares as False
         chance = ~(significance.q < alpha)
-        fixes = fixes_beyond_control(counts, config, alpha)
+        fixes, contradicts = fixes_beyond_control(counts, config, alpha), contradicted(counts, config)
         breaks = keep_high < config.min_keep
         restored = np.logical_and(*(high <= config.max_shortfall for _, _, high in sides.values()))
         missed = {side: (low > 0) & (high > config.max_shortfall) for side, (_, low, high) in sides.items()}
@@ -200,8 +202,9 @@ def grades(
         ("support", ~significance.supported),
         ("chance", chance),
         ("not replicated", significance.replicated == 0),
-        ("causal", (fixes & restored & ~breaks).sum(1) >= agree),
+        ("causal", ((fixes & restored & ~breaks).sum(1) >= agree) & ~contradicts),
         ("harm", harms.sum(1) >= agree),
+        ("disagree", fixes.any(1) & contradicts),
         ("partial", (fixes & (missed["pull"] | missed["other"])).sum(1) >= agree),
         ("unproven", (fixes & ~breaks).sum(1) >= agree),
         ("disagree", fixes.any(1)),
@@ -222,6 +225,14 @@ def fixes_beyond_control(counts: Counts, config: EvidenceConfig, alpha: float) -
     with np.errstate(invalid="ignore"):  # NaN compares as False
         enough: NDArray[np.bool_] = (effect >= config.min_effect) & (counts["q"] < alpha)
     return enough
+
+
+def contradicted(counts: Counts, config: EvidenceConfig) -> NDArray[np.bool_]:
+    """(F,) whether some operator is shown not to fix enough errors beyond its control. counts: as above, without q."""
+    high = paired_limits(counts["only_feature"], counts["only_control"], counts["n_control"])[1]
+    with np.errstate(invalid="ignore"):  # NaN, where nothing had a control, compares as False
+        contradicts: NDArray[np.bool_] = (high < config.min_effect).any(1)
+    return contradicts
 
 
 def never_shown(

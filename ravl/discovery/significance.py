@@ -111,6 +111,21 @@ def newcombe(
     return np.stack([low, high])
 
 
+def paired_limits(only_a: NDArray[Any], only_b: NDArray[Any], n: NDArray[Any], level: float = 0.95) -> Floats:
+    """(2, ...) limits of a difference of two rates a - b of the same n cases, elementwise; NaN where n = 0.
+
+    only_a, only_b: cases that count on one side alone. Wald's limits after half a case was added to each cell of the
+    table of pairs (Agresti and Min 2005, Statistics in Medicine 24, 729-740), kept within -1 .. 1.
+    """
+    from scipy.special import ndtri
+
+    b, c, n = (np.asarray(x, np.float64) for x in (only_a, only_b, n))
+    b, c, cases = b + 0.5, c + 0.5, np.where(n > 0, n + 2, np.nan)
+    middle = (b - c) / cases
+    half = float(ndtri(0.5 + level / 2)) * np.sqrt(b + c - (b - c) ** 2 / cases) / cases
+    return np.clip(np.stack([middle - half, middle + half]), -1, 1)
+
+
 def _rate(right: NDArray[Any], n: NDArray[Any]) -> Floats:
     right, n = np.broadcast_arrays(np.asarray(right, np.float64), np.asarray(n, np.float64))
     out: Floats = np.divide(right, n, out=np.full(n.shape, np.nan), where=n > 0)

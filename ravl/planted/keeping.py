@@ -53,8 +53,8 @@ def cached_model(
     target = folder / "-".join((*words, digest(setting)))
     if target.exists():
         return target
-    begun = time.perf_counter()
     first = tiny_clip.load(cached_start(folder, plan, architecture, seed, report)) if "start" in setting else None
+    begun = time.perf_counter()
     parts = tiny_clip.train_world(plan, architecture, marks, strength, seed, recipe, report, first)
     setting["seconds"] = round(time.perf_counter() - begun, 1)
     setting["reliance"] = tiny_clip.strength_of(*parts, make(world, marks, "test", tiny_clip.TEST_SIZE, None, seed))
