@@ -23,6 +23,7 @@ REASONS = {
     "partial": "removal repairs only a part",
     "unproven": "not to be told from the class itself",
     "disagree": "ways of removing it disagree",
+    "inconclusive": "too few errors to tell what removal does",
     "untested": "no model to remove it with",
 }
 """Why a feature has its grade, in a few words."""

@@ -127,6 +127,25 @@ def test_pasting_by_hand():
         assert a == made.model_answer(made.vlm.encode_images([pasted]))
 
 
+def test_of_a_masked_region_only_what_is_inside_is_pasted(monkeypatch):
+    cells, label = world(60)
+    made = scene(cells, label)
+    lower_half = np.full(len(made.regions), 0b0011_0000, np.uint8)  # of 2 x 2 squares of four pixels
+    steps = np.full(len(made.regions), 4, np.int32)
+    made = replace(made, regions=replace(made.regions, mask_step=steps, mask_bits=lower_half))
+    seen = []
+    monkeypatch.setattr(
+        made.vlm, "encode_images", lambda given: seen.extend(given) or ColourModel().encode_images(given)
+    )
+    config = replace(CONFIG, operators=("token_drop",))
+    found = counterfactuals(made, [MARK], [MARK], config, batch_size=100)
+    for i, p, picture in zip(found.pasted_image, found.pasted_place, seen[-5:], strict=True):
+        x0, y0, x1, y1 = made.regions.box[p].tolist()
+        before, after = (np.asarray(one)[y0:y1, x0:x1] for one in (paint(cells[i]), picture))
+        assert (after[:4] == before[:4]).all()
+        assert (after[4:] != before[4:]).any()
+
+
 def test_a_sample_of_the_images_is_the_same_in_any_order():
     cells, label = world(60)
     keys = np.random.default_rng(2).permutation(60)

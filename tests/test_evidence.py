@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import comb
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ravl.config import EvidenceConfig, ScoringConfig, SignificanceConfig
-from ravl.discovery.evidence import mcnemar, never_shown, weigh
+from ravl.discovery.evidence import Never, mcnemar, never_shown, shortfalls, weigh
 from ravl.discovery.scoring import score_features
-from ravl.discovery.significance import significance
+from ravl.discovery.significance import newcombe, significance
 from ravl.tables import BY_OPERATOR, NOISE, RATES, Counterfactuals, Regions, ZeroShot
 
 OPS = ("token_drop", "mean_fill", "inpaint")
@@ -141,6 +142,38 @@ def test_an_operator_that_could_not_be_applied_does_not_contradict(case):
     evidence = case.weigh(replace(found, after=after_of, control=control_of))
     assert evidence.n_control[0, 1] == 0
     assert evidence.grade[0] == "causal"
+
+
+def test_errors_that_go_without_a_control_prove_nothing_and_are_not_said_to_stay(case):
+    after = as_if_never_there(case)
+    found = case.answers(after)
+    alone = case.weigh(replace(found, control=np.full_like(found.control, -1)))  # images of one region
+    assert (alone.fixed[0] > 10).all()
+    assert (alone.grade[0], alone.reason[0], bool(alone.flagged[0])) == ("undecided", "inconclusive", False)
+    control = found.control.copy()
+    kept = np.flatnonzero(control[:, 0] >= 0)[:4]
+    control[np.setdiff1d(np.arange(len(control)), kept)] = -1
+    few = case.weigh(replace(found, control=control))
+    assert (few.n_control[0] <= 4).all()
+    assert few.reason[0] == "inconclusive"
+
+
+def test_an_average_is_only_as_sure_as_the_class_it_rests_on():
+    """Of class 0, 300 images never had the feature, but 3 lost it; of class 1, where 100 lost it, a single one."""
+    scores = SimpleNamespace(n_in=np.array([[3, 100, 50]]), pull_class=np.array([2]))
+    after = np.array([[[3, 100, 50]]])
+    counts = {"n_after": after, "right_after": np.array([[[2, 60, 30]]])}
+    for right in (0, 1):
+        never = Never(np.array([[300, 1, 40]]), np.array([[290, right, 30]]))
+        value, low, high = (float(x[0, 0]) for x in shortfalls(counts, scores, never, False))
+        assert value == pytest.approx((3 * 290 / 300 + 100 * right) / 103 - 62 / 103)
+        assert low < 0 < high  # not known
+        alone = newcombe(*(np.array(x) for x in (right, 1, 62, 103)))
+        assert (low, high) == pytest.approx(alone, abs=0.05)
+    equal = Never(np.array([[50, 50, 40]]), np.array([[45, 45, 30]]))
+    halves = counts | {"n_after": np.array([[[40, 40, 50]]]), "right_after": np.array([[[30, 30, 30]]])}
+    _, low, high = (float(x[0, 0]) for x in shortfalls(halves, scores, equal, False))
+    assert (low, high) == pytest.approx(newcombe(*(np.array(x) for x in (90, 100, 60, 80))), abs=1e-9)
 
 
 def test_an_object_whose_removal_leaves_nothing_to_see_is_core():

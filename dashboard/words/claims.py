@@ -20,6 +20,7 @@ EVIDENCE = {
     "partial": "Part of the cause",
     "unproven": "Cannot be told",
     "disagree": "Related, unclear",
+    "inconclusive": "Too few errors",
     "support": "Too little evidence",
     "chance": "Could be chance",
     "not replicated": "Only in one half",
@@ -36,6 +37,8 @@ MEANS = {
     "it: something beyond this feature is at fault, such as a property of the whole image.",
     "unproven": "Errors go when it is removed, but too few images of the class lack it to tell it from the class.",
     "disagree": "The ways of removing it disagree, so nothing can be said for sure.",
+    "inconclusive": "Images that show it are classified differently. There are too few errors among them, or too few "
+    "other pieces to compare with, to tell whether it makes the difference.",
     "support": "There are too few images with it or without it, or too few errors, for a conclusion. "
     "That does not make it harmless.",
     "chance": "Chance alone could explain how differently images with it are classified.",
@@ -282,6 +285,7 @@ _REST = {
     "partial": "that are only a part of the cause",
     "unproven": "that cannot be told from a class",
     "disagree": "where removal says nothing clear",
+    "inconclusive": "with too few errors to tell what removal does",
     "support": "with too little evidence",
     "chance": "that chance could explain",
     "not replicated": "found in one half of the images only",

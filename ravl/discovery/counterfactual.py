@@ -270,5 +270,7 @@ def _paste(scene: Scene, trial: NDArray[np.int64]) -> NDArray[np.int64]:
     made = []
     for i, s, r, p in zip(image.tolist(), source.tolist(), region, place, strict=True):
         crop = pictures[s].crop(tuple(int(v) for v in regions.box[r]))  # type: ignore[arg-type]
+        if (mask := regions.mask_of(int(r))) is not None:  # of the region alone, not of what lies beside it in its box
+            crop.putalpha(Image.fromarray(mask))
         made.append(paste(pictures[i], crop, regions.box[p]))
     return scene.classes(scene.vlm.encode_images(made))

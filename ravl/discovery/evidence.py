@@ -12,12 +12,13 @@ An operator *agrees* when fix - control >= `min_effect` on the errors that have 
 against control holds after Benjamini-Hochberg over the features, both shortfalls are shown to be at most
 `max_shortfall` (upper limit), and keep is not shown to be below `min_keep`. It *contradicts* when fix - control is
 shown to be less than `min_effect` (upper limit): what goes when a region is greyed, but not when it is filled in from
-its edges, hangs on the greying. Grades, with their reasons:
+its edges, hangs on the greying. What is neither is not known. Grades, with their reasons:
 
     causal     `agree` operators agree, and none contradicts               causal
     core       removing it breaks what was right, and that is missed       harm
     context    a gap beyond chance, but its errors do not depend on it     no effect, partial, disagree
     undecided  too few images, or a gap that chance explains               support, chance, not replicated, unproven
+               too few errors, or other regions, to tell what removal does inconclusive
 
 Deviation: Varma et al. 2024 have no such test. The shortfall says what removing must do: a spurious feature leaves an
 ordinary image of its class behind, one that is recognised as well as those that never had it. Errors alone do not show
@@ -193,7 +194,7 @@ def grades(
     }
     with np.errstate(invalid="ignore"):  # NaN compares as False
         chance = ~(significance.q < alpha)
-        fixes, contradicts = fixes_beyond_control(counts, config, alpha), contradicted(counts, config)
+        fixes, fails = fixes_beyond_control(counts, config, alpha), fixes_too_little(counts, config)
         breaks = keep_high < config.min_keep
         restored = np.logical_and(*(high <= config.max_shortfall for _, _, high in sides.values()))
         missed = {side: (low > 0) & (high > config.max_shortfall) for side, (_, low, high) in sides.items()}
@@ -202,14 +203,15 @@ def grades(
         ("support", ~significance.supported),
         ("chance", chance),
         ("not replicated", significance.replicated == 0),
-        ("causal", ((fixes & restored & ~breaks).sum(1) >= agree) & ~contradicts),
+        ("causal", ((fixes & restored & ~breaks).sum(1) >= agree) & ~fails.any(1)),
         ("harm", harms.sum(1) >= agree),
-        ("disagree", fixes.any(1) & contradicts),
+        ("disagree", fixes.any(1) & fails.any(1)),
         ("partial", (fixes & (missed["pull"] | missed["other"])).sum(1) >= agree),
         ("unproven", (fixes & ~breaks).sum(1) >= agree),
         ("disagree", fixes.any(1)),
+        ("no effect", fails.sum(1) >= agree),
     ]
-    reason: NDArray[np.str_] = np.select([which for _, which in cases], [name for name, _ in cases], "no effect")
+    reason: NDArray[np.str_] = np.select([which for _, which in cases], [name for name, _ in cases], "inconclusive")
     grade = np.full(len(reason), "undecided", "<U9")
     for one, names in (("causal", ("causal",)), ("core", ("harm",)), ("context", ("no effect", "partial", "disagree"))):
         grade[np.isin(reason, names)] = one
@@ -227,12 +229,12 @@ def fixes_beyond_control(counts: Counts, config: EvidenceConfig, alpha: float) -
     return enough
 
 
-def contradicted(counts: Counts, config: EvidenceConfig) -> NDArray[np.bool_]:
-    """(F,) whether some operator is shown not to fix enough errors beyond its control. counts: as above, without q."""
+def fixes_too_little(counts: Counts, config: EvidenceConfig) -> NDArray[np.bool_]:
+    """(F, O) whether removal by each operator is shown to fix less than it must. counts: as above, without q."""
     high = paired_limits(counts["only_feature"], counts["only_control"], counts["n_control"])[1]
     with np.errstate(invalid="ignore"):  # NaN, where nothing had a control, compares as False
-        contradicts: NDArray[np.bool_] = (high < config.min_effect).any(1)
-    return contradicts
+        fails: NDArray[np.bool_] = high < config.min_effect
+    return fails
 
 
 def never_shown(
@@ -260,8 +262,9 @@ def shortfalls(counts: Counts, scores: FeatureScores, never: Never, of_pull: boo
 
     Over the pull class, or over all others; of these the classes that have images on both sides. What is expected is
     the accuracy of a class without the feature, averaged over the images that lost it, so that classes that show it
-    more often weigh the same on both sides. The limits are Newcombe's, which take that average for one rate. NaN where
-    there is no such class.
+    more often weigh the same on both sides. The limits are Newcombe's, which take that average for one rate, of as many
+    images as give an average of equal rates its variance: 1 / sum_y w_y^2 / n_y, with w_y the share of class y among
+    the images that lost it, and n_y the images without it (Kish 1965). NaN where there is no such class.
     """
     n_classes = scores.n_in.shape[1]
     pull = np.arange(n_classes) == scores.pull_class[:, None]
@@ -271,7 +274,8 @@ def shortfalls(counts: Counts, scores: FeatureScores, never: Never, of_pull: boo
     rate = np.where(never.n > 0, share(never.right, never.n), 0)
     n = n_after.sum(2)
     expected = share((n_after * rate[:, None]).sum(2), n)
-    n_out = np.where(n > 0, np.where(chosen, never.n, 0).sum(1)[:, None], 0)
+    spread = (n_after.astype(float) ** 2 / np.maximum(never.n, 1)[:, None]).sum(2)  # n^2 sum_y w_y^2 / n_y
+    n_out = np.nan_to_num(share(n.astype(float) ** 2, spread))
     low, high = newcombe(np.nan_to_num(expected) * n_out, n_out, right_after, n)
     return expected - share(right_after, n), low, high
 

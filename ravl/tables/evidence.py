@@ -134,7 +134,7 @@ GRADES = ("causal", "core", "context", "undecided")
 
 REASONS = (
     *("causal", "support", "chance", "not replicated", "no effect", "harm", "partial", "unproven", "disagree"),
-    "untested",
+    *("inconclusive", "untested"),
 )
 """Why a feature has its grade: see `ravl.discovery.evidence`."""
 
