@@ -248,6 +248,19 @@ def signature(one: Score) -> dict[str, tuple[int, int]]:
     return found
 
 
+def standardised(one: Score) -> tuple[float, float]:
+    """Accuracy without the feature, of as many images of each other class as show it, and how many cases it is worth.
+
+    The variance of sum_y w_y x_y is sum_y w_y^2 v / n_y for class averages x_y of variance v / n_y each; a plain
+    average of n cases has v / n.
+    """
+    others = [c for y, c in enumerate(one.counts) if y != one.pull_class and c[0] and c[2]]
+    total = sum(n_in for n_in, _, _, _ in others)
+    rate = sum(Fraction(n_in, total) * Fraction(right_out, n_out) for n_in, _, n_out, right_out in others)
+    variance = sum(Fraction(n_in, total) ** 2 / n_out for n_in, _, n_out, _ in others)
+    return float(rate), float(1 / variance)
+
+
 # --- families -------------------------------------------------------------------------------------------------------
 
 

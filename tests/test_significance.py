@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from scipy.stats import false_discovery_control, ks_2samp, kstest
 
 from ravl.config import ScoringConfig, SignificanceConfig
 from ravl.discovery.scoring import class_gaps, score_features
+from ravl.discovery.significance import (
+    _signature as signature_of,
+)
 from ravl.discovery.significance import (
     chance_gap,
     eligible,
@@ -354,16 +358,31 @@ def test_the_signature_equals_the_definition(case):
     regions, zero_shot, feature, _ = case
     found = run(case)
     for row, c in enumerate(found.feature):
-        want = oracles.signature(oracles.score(regions, zero_shot, feature, c))
+        one = oracles.score(regions, zero_shot, feature, c)
+        want = oracles.signature(one)
         for name, count in want.items():
             assert tuple(getattr(found, name)[row]) == count, name
         for side in ("pull", "other"):
             (a, n_a), (b, n_b) = want[f"{side}_in"], want[f"{side}_out"]
             got = [getattr(found, f"{side}_{name}")[row] for name in ("diff", "low", "high")]
-            if n_a and n_b:
-                np.testing.assert_allclose(got, (a / n_a - b / n_b, *oracles.newcombe(a, n_a, b, n_b, 0.95)), atol=1e-6)
-            else:
+            if not (n_a and n_b):
                 assert np.isnan(got).all()
+                continue
+            rate, n_b = (b / n_b, n_b) if side == "pull" else oracles.standardised(one)
+            np.testing.assert_allclose(
+                got, (a / n_a - rate, *oracles.newcombe(a, n_a, rate * n_b, n_b, 0.95)), atol=1e-6
+            )
+
+
+def test_a_feature_that_is_frequent_in_a_hard_class_has_no_effect_by_that():
+    """Class 0 is hard and shows it in 9 of 10 images, class 1 is easy and shows it in 1 of 10; right by class alone."""
+    scores = scores_of([[900, 100, 500]], [[450, 90, 350]], [[100, 900, 500]], [[50, 810, 350]])
+    found = signature_of(replace(scores, pull_class=np.array([2])), 0.95)
+    assert found["other_diff"][0] == pytest.approx(0, abs=1e-6)
+    assert found["other_low"][0] < -0.03  # it rests on the 100 hard images without the feature
+    assert found["other_high"][0] > 0.03
+    (a, n_a), (b, n_b) = found["other_in"][0], found["other_out"][0]
+    assert a / n_a < b / n_b - 0.3  # what the counts alone would say
 
 
 def test_a_planted_mark_shows_its_signature():

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl.config import EvidenceConfig
-from ravl.discovery.significance import newcombe, paired_limits, wilson
+from ravl.discovery.significance import newcombe, paired_limits, standardised, wilson
 from ravl.tables import BY_OPERATOR, Counterfactuals, Evidence, FeatureScores, Regions, Significance, ZeroShot
 
 Counts = dict[str, NDArray[Any]]
@@ -262,21 +262,17 @@ def shortfalls(counts: Counts, scores: FeatureScores, never: Never, of_pull: boo
 
     Over the pull class, or over all others; of these the classes that have images on both sides. What is expected is
     the accuracy of a class without the feature, averaged over the images that lost it, so that classes that show it
-    more often weigh the same on both sides. The limits are Newcombe's, which take that average for one rate, of as many
-    images as give an average of equal rates its variance: 1 / sum_y w_y^2 / n_y, with w_y the share of class y among
-    the images that lost it, and n_y the images without it (Kish 1965). NaN where there is no such class.
+    more often weigh the same on both sides. The limits are Newcombe's, which take that average for one rate of as many
+    images as it is worth (see `standardised`). NaN where there is no such class.
     """
     n_classes = scores.n_in.shape[1]
     pull = np.arange(n_classes) == scores.pull_class[:, None]
     chosen: NDArray[np.bool_] = (pull if of_pull else ~pull) & (never.n > 0)
     n_after = np.where(chosen[:, None], counts["n_after"], 0)
     right_after = np.where(chosen[:, None], counts["right_after"], 0).sum(2)
-    rate = np.where(never.n > 0, share(never.right, never.n), 0)
     n = n_after.sum(2)
-    expected = share((n_after * rate[:, None]).sum(2), n)
-    spread = (n_after.astype(float) ** 2 / np.maximum(never.n, 1)[:, None]).sum(2)  # n^2 sum_y w_y^2 / n_y
-    n_out = np.nan_to_num(share(n.astype(float) ** 2, spread))
-    low, high = newcombe(np.nan_to_num(expected) * n_out, n_out, right_after, n)
+    expected, worth = standardised(never.right[:, None], never.n[:, None], n_after)
+    low, high = newcombe(np.nan_to_num(expected) * worth, worth, right_after, n)
     return expected - share(right_after, n), low, high
 
 

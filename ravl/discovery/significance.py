@@ -126,6 +126,20 @@ def paired_limits(only_a: NDArray[Any], only_b: NDArray[Any], n: NDArray[Any], l
     return np.clip(np.stack([middle - half, middle + half]), -1, 1)
 
 
+def standardised(right: NDArray[Any], n: NDArray[Any], weight: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Average over classes (the last axis) of the rates right / n, and of how many cases it is worth, elementwise.
+
+    weight: of each class, e.g. how many images of it stand on the other side of a comparison; classes with n = 0 must
+    have none. An average of equal rates has the variance of one rate of (sum w)^2 / sum(w^2 / n) cases (Kish 1965).
+    NaN and 0 where nothing has weight. Sums are in order of size, so that the numbering of classes changes nothing.
+    """
+    right, n, weight = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (right, n, weight)))
+    total, n = weight.sum(-1), np.maximum(n, 1)
+    worth = _rate(total**2, np.sort(weight**2 / n, axis=-1).sum(-1))
+    rate = _rate(np.sort(weight * (right / n), axis=-1).sum(-1), total)
+    return np.minimum(rate, 1), np.nan_to_num(worth)
+
+
 def _rate(right: NDArray[Any], n: NDArray[Any]) -> Floats:
     right, n = np.broadcast_arrays(np.asarray(right, np.float64), np.asarray(n, np.float64))
     out: Floats = np.divide(right, n, out=np.full(n.shape, np.nan), where=n > 0)
@@ -347,7 +361,9 @@ def _signature(scores: FeatureScores, level: float) -> dict[str, Any]:
     """Columns pull_* and other_* of `Significance`: counts, differences of accuracy in - out, Newcombe intervals.
 
     Deviation: the other classes are the comparable ones. A class that never shows the feature would be counted on one
-    side only, and its accuracy would pass for an effect of the feature.
+    side only, and its accuracy would pass for an effect of the feature. For the same reason the accuracy without it is
+    `standardised` to the classes of the images with it: a feature that is frequent in a hard class has no effect by
+    that alone.
     """
     has_pull = scores.pull_class >= 0
     is_pull = np.arange(scores.n_in.shape[1]) == scores.pull_class[:, None]
@@ -357,9 +373,12 @@ def _signature(scores: FeatureScores, level: float) -> dict[str, Any]:
         for place in ("in", "out"):
             counts = getattr(scores, f"right_{place}"), getattr(scores, f"n_{place}")
             found[f"{side}_{place}"] = np.stack([np.where(chosen, count, 0).sum(1) for count in counts], axis=1)
-        with_it, without = found[f"{side}_in"].T, found[f"{side}_out"].T
-        found[f"{side}_diff"] = (_rate(with_it[0], with_it[1]) - _rate(without[0], without[1])).astype(np.float32)
-        limits = newcombe(with_it[0], with_it[1], without[0], without[1], level).astype(np.float32)
+        right, n = found[f"{side}_in"].T
+        without, worth = standardised(
+            scores.right_out, scores.n_out, np.where(chosen & (scores.n_out > 0), scores.n_in, 0)
+        )
+        found[f"{side}_diff"] = (_rate(right, n) - without).astype(np.float32)
+        limits = newcombe(right, n, np.nan_to_num(without) * worth, worth, level).astype(np.float32)
         found[f"{side}_low"], found[f"{side}_high"] = limits
     return found
 

@@ -25,7 +25,8 @@ class Significance:
     excess_influence: (F,) float32 <= 1: 1 where the feature decides every error, 0 where as many as chance would, below
         0 where fewer; NaN where no error can be judged, or where no other region could have decided.
     pull_diff, pull_low, pull_high: (F,) float32 in [-1, 1], of the pull class; NaN where a side is empty.
-    other_diff, other_low, other_high: the same of the other comparable classes together.
+    other_diff, other_low, other_high: the same of the other comparable classes together, with as many images of each
+        class on both sides as show the feature.
     pull_in, pull_out, other_in, other_out: (F, 2) int32, right images and all images; 0 without a pull class.
     replicated: (F,) int8, 1 found in both halves of the images, 0 not, -1 not asked.
     """
