@@ -20,7 +20,7 @@ from ravl.benchmark.provenance import machine, versions
 from ravl.benchmark.rows import Row, as_json, record_from, sorted_rows, write_csv
 from ravl.benchmark.settings import Setting
 from ravl.benchmark.summary import CLEAR, OURS, Goal, Summary, goals, interval, summarise
-from ravl.planted.worlds import SHOWN
+from ravl.planted.worlds import SHOWN, WORLDS
 from ravl.store import read_json, write_json, writing
 
 NAME = "discovery"
@@ -68,6 +68,12 @@ def document_of(
     }
 
 
+def _named_first(summaries: Sequence[Summary]) -> str:
+    """Which models knew the marks by name before they learned the classes, as a sentence and a space; or nothing."""
+    worlds = sorted({s.value for s in summaries if s.by == "world" and WORLDS[s.value].named})
+    return f"The models of {', '.join(worlds)} could name marks before they learned the classes. " if worlds else ""
+
+
 def saved_summaries(document: dict[str, Any]) -> list[Summary]:
     """The summaries of a JSON document."""
     return [record_from(saved, Summary) for saved in document["summaries"]]
@@ -90,7 +96,7 @@ def markdown(document: dict[str, Any], summaries: Sequence[Summary]) -> str:
         f"{told['measured']} of {told['all']} settings measured. {told['counting']} count: the model relies on a local "
         f"mark (eps1 and eps2 > .10). In {told['with nothing to find']} there is no local feature to find (V = 0, or a "
         "global shortcut), so that every flag is a false alarm. Not learned, therefore not counted: "
-        f"{len(told['not learned'])}.",
+        f"{len(told['not learned'])}. {_named_first(summaries)}".rstrip(),
         "",
         f"Commit {', '.join(document['commits'])}; seeds {', '.join(map(str, document['seeds']))}; "
         f"{document['machine']}; {', '.join(f'{k} {v}' for k, v in document['versions'].items())}.",
@@ -235,8 +241,9 @@ def readme_block(folder: Path) -> str:
     lines = [
         f"Controlled evaluation (`ravl benchmark discovery`): {told['measured']} small CLIP models, trained so that "
         f"the spurious mark is known. {told['counting']} of them rely on a local mark; in "
-        f"{told['with nothing to find']} there is none to find (V = 0, or a global shortcut). All methods see the same "
-        f"embeddings. Settings with Cramer's V >= {CLEAR}; rates with 95 % intervals:",
+        f"{told['with nothing to find']} there is none to find (V = 0, or a global shortcut). "
+        f"{_named_first(summaries)}All methods see the same embeddings. Settings with Cramer's V >= {CLEAR}; rates "
+        "with 95 % intervals:",
         "",
         *method_table(chosen),
         "",

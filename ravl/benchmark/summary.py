@@ -163,7 +163,7 @@ def goals(summaries: Sequence[Summary]) -> list[Goal]:
 
     def rate(text: str, value: float, right: int, n: int, least: float) -> Goal:
         goal = f"{text} >= {least:.2f}"
-        return Goal(goal, f"{value:.3f} ({right} of {n})", value >= least) if n else Goal(goal, "", None)
+        return Goal(goal, f"{value:.4f} ({right} of {n})", value >= least) if n else Goal(goal, "", None)
 
     first = clear.precision_at_10
     return [
