@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from ravl.ledger import WITHDRAWN
+from ravl.ledger import standing
 from ravl.tables import Verdict
 
 _Z = 1.959963984540054  # of a two-sided 95% interval
@@ -66,16 +66,14 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> Kappa:
 def by_reader(history: Iterable[Verdict]) -> dict[str, dict[int, Verdict]]:
     """For each reader, in the order of their first decision, the decision of theirs that stands for each feature.
 
-    history: events of one run, oldest first. A reader's own last one stands, unless it withdraws; nobody's decision
+    history: events of one run, oldest first. A reader's own last one that is not withdrawn stands; nobody's decision
     takes the place of another's here.
     """
-    last: dict[str, dict[int, Verdict]] = {}
-    for verdict in history:
-        last.setdefault(verdict.reviewer, {})[verdict.feature] = verdict
-    return {
-        reader: {feature: verdict for feature, verdict in own.items() if verdict.decision != WITHDRAWN}
-        for reader, own in last.items()
-    }
+    events = list(history)
+    readers: dict[str, dict[int, Verdict]] = {verdict.reviewer: {} for verdict in events}
+    for (reader, feature), verdict in standing(events).items():
+        readers[reader][feature] = verdict
+    return readers
 
 
 def compared(first: dict[int, Verdict], second: dict[int, Verdict]) -> tuple[tuple[Verdict, Verdict], ...]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ravl.config import DECISIONS
 from ravl.errors import ConfigError, RunError
-from ravl.ledger import ACTIVE, ENDED, SCHEMA_VERSION, WITHDRAWN, ChangedError, Job, Ledger, seen_digest
+from ravl.ledger import ACTIVE, ENDED, SCHEMA_VERSION, WITHDRAWN, ChangedError, Job, Ledger, seen_digest, standing
 from ravl.tables import Verdict
 
 
@@ -79,18 +79,31 @@ def test_a_reviewer_withdraws_nobody_elses_decision(ledger: Ledger) -> None:
     assert ledger.verdicts("run") == {}
 
 
+def test_a_withdrawal_takes_back_one_decision(ledger: Ledger) -> None:
+    """What the reviewer had decided before stands again, in its place: what another decided later still holds."""
+    decide(ledger, 1, "spurious", reviewer="Ada")
+    decide(ledger, 1, "mixed", reviewer="Ada")
+    decide(ledger, 1, WITHDRAWN, reviewer="Ada")
+    assert (ledger.verdicts("run")[1].decision, ledger.verdicts("run")[1].id) == ("spurious", 1)
+    decide(ledger, 1, "core", reviewer="Bo")
+    decide(ledger, 1, "unsure", reviewer="Ada")
+    decide(ledger, 1, WITHDRAWN, reviewer="Ada")
+    assert ledger.verdicts("run")[1].reviewer == "Bo"
+    both = standing(ledger.history("run"))
+    assert {key: v.decision for key, v in both.items()} == {("Ada", 1): "spurious", ("Bo", 1): "core"}
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([*DECISIONS, WITHDRAWN])), max_size=12))
 def test_what_holds_is_the_last_word_per_feature(
     tmp_path_factory: pytest.TempPathFactory, words: list[tuple[int, str]]
 ) -> None:
     book = Ledger(tmp_path_factory.mktemp("ledger"))
-    expected: dict[int, str] = {}
+    said: dict[int, list[str]] = {}
     for feature, decision in words:
         decide(book, feature, decision)
-        expected.pop(feature, None)
-        if decision != WITHDRAWN:
-            expected[feature] = decision
-    assert {f: v.decision for f, v in book.verdicts("run").items()} == expected
+        before = said.get(feature, [])
+        said[feature] = before[:-1] if decision == WITHDRAWN else [*before, decision]
+    assert {f: v.decision for f, v in book.verdicts("run").items()} == {f: own[-1] for f, own in said.items() if own}
     assert [(v.feature, v.decision) for v in book.history("run")] == words
     book.close()
 

@@ -86,9 +86,14 @@ def test_each_reader_keeps_the_last_decision_of_their_own() -> None:
         event(4, "Ada", 2, WITHDRAWN),
         event(5, "Bo", 2, "unsure"),
         event(6, "Bo", 1, "mixed"),
+        event(7, "Bo", 2, "core"),
+        event(8, "Bo", 2, WITHDRAWN),
+        event(9, "Cy", 2, "core"),
+        event(10, "Cy", 2, WITHDRAWN),
     ]
     found = by_reader(history)
-    assert list(found) == ["Ada", "Bo"]
+    assert list(found) == ["Ada", "Bo", "Cy"]
+    assert found["Cy"] == {}
     assert {f: v.decision for f, v in found["Ada"].items()} == {1: "spurious"}
     assert {f: v.decision for f, v in found["Bo"].items()} == {1: "mixed", 2: "unsure"}
     [pair] = pairs(history)

@@ -207,6 +207,17 @@ def undone(run: str) -> None:
     st.session_state[key] = st.session_state.get(key, ())[:-1]
 
 
+def knows(run: str, event: Verdict) -> None:
+    """Note the withdrawal that this session wrote: it is not what somebody else decided in the meantime."""
+    st.session_state[f"ravl:knows:{run}:{event.feature}"] = event.id
+
+
+def known_event(run: str, done: Verdict) -> int:
+    """Id of the last event about the feature of a decision of this session that this session wrote."""
+    withdrawal: int = st.session_state.get(f"ravl:knows:{run}:{done.feature}", 0)
+    return max(done.id, withdrawal)
+
+
 def draft(run: str, feature: int, field: str, recorded: str) -> str:
     """Text that is being written about a feature; until then, what the ledger has."""
     text: str = st.session_state.get(f"ravl:draft:{run}:{feature}:{field}", recorded)

@@ -16,7 +16,7 @@ from dashboard.serving import identity
 from dashboard.serving.identity import Person
 from dashboard.words import claims, phrases, wording
 from ravl.config import DECISIONS
-from ravl.ledger import WITHDRAWN, ChangedError
+from ravl.ledger import WITHDRAWN, ChangedError, standing
 from ravl.store import AuditRun
 from ravl.tables import Verdict
 
@@ -115,7 +115,8 @@ def _last(run: str, rows: tuple[Finding, ...]) -> None:
         shortcut="Z",
         icon=":material/undo:",
         disabled=done is None,
-        help="Withdraws your last decision and shows its feature again. That is recorded too.",
+        help="Withdraws your last decision and shows its feature again; what you decided on it before holds again. "
+        "That is recorded too.",
         on_click=state.action(_undo),
         args=(run,),
     )
@@ -254,13 +255,14 @@ def _undo(run: str) -> None:
     state.undone(run)
     state.choose_feature(run, done.feature)
     try:
-        _withdraw(done, None if state.blind_reader() else done.id)
+        _withdraw(done, None if state.blind_reader() else state.known_event(run, done))
     except ChangedError as error:
         state.warn(phrases.changed_by(error.newer, ""))
 
 
 def _withdraw(done: Verdict, after: int | None) -> None:
-    readers.ledger(state.workspace()).add_verdict(
+    book = readers.ledger(state.workspace())
+    withdrawal = book.add_verdict(
         done.run,
         done.feature,
         done.pull_class,
@@ -272,9 +274,11 @@ def _withdraw(done: Verdict, after: int | None) -> None:
         done.identity,
         after,
     )
+    state.knows(done.run, withdrawal)
     for field, text in (("name", done.name), ("note", done.note)):
         state.keep_draft(done.run, done.feature, field, text)  # what was written is not withdrawn
-    state.say(f"Withdrawn: the decision on feature {done.feature}.")
+    again = standing(book.history(done.run, done.feature)).get((done.reviewer, done.feature))
+    state.say(phrases.withdrawn(done, again))
 
 
 def _history(past: tuple[Verdict, ...]) -> None:

@@ -41,6 +41,14 @@ def recorded(verdict: Verdict, row_title: str) -> str:
     return f"Recorded: {plain(row_title)} is **{DECISIONS[verdict.decision].lower()}**."
 
 
+def withdrawn(verdict: Verdict, again: Verdict | None) -> str:
+    """What was undone, and what the same person decided before, which stands again."""
+    said = f"Withdrawn: the decision on feature {verdict.feature}."
+    if again is None:
+        return said
+    return f"{said} Your decision of {moment(again.at)} stands again: {DECISIONS[again.decision].lower()}."
+
+
 def changed_by(newer: Verdict, wanted: str) -> str:
     """What happened when two people met on one feature. wanted: the decision that was not recorded, or empty."""
     what = "decision withdrawn" if newer.decision == WITHDRAWN else f"now **{DECISIONS[newer.decision].lower()}**"

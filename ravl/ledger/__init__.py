@@ -8,7 +8,18 @@ Verdicts are append-only: the database itself refuses to change or delete one, a
 """
 
 from ravl.ledger.book import Ledger
-from ravl.ledger.records import ACTIVE, ENDED, GROUPING_KINDS, WITHDRAWN, ChangedError, Grouping, Job, now, seen_digest
+from ravl.ledger.records import (
+    ACTIVE,
+    ENDED,
+    GROUPING_KINDS,
+    WITHDRAWN,
+    ChangedError,
+    Grouping,
+    Job,
+    now,
+    seen_digest,
+    standing,
+)
 from ravl.ledger.schema import SCHEMA_VERSION
 
 __all__ = [
@@ -23,4 +34,5 @@ __all__ = [
     "Ledger",
     "now",
     "seen_digest",
+    "standing",
 ]

@@ -15,7 +15,7 @@ from ravl.chain import Entry, first_break
 from ravl.config import DECISIONS
 from ravl.errors import ConfigError
 from ravl.ledger.database import Database
-from ravl.ledger.records import ACTIVE, ENDED, GROUPING_KINDS, WITHDRAWN, ChangedError, Grouping, Job, now
+from ravl.ledger.records import ACTIVE, ENDED, GROUPING_KINDS, WITHDRAWN, ChangedError, Grouping, Job, now, standing
 from ravl.ledger.schema import CHAIN, GROUPINGS, JOBS, VERDICTS
 from ravl.tables import IDENTITIES, Verdict, columns
 
@@ -90,11 +90,8 @@ class Ledger:
 
     def verdicts(self, run: str) -> dict[int, Verdict]:
         """The decision that holds for each feature: the last one that its own reviewer did not withdraw."""
-        standing: dict[tuple[int, str], Verdict] = {}
-        for verdict in self.history(run):
-            standing.pop((verdict.feature, verdict.reviewer), None)  # so that the order is that of the last words
-            standing[verdict.feature, verdict.reviewer] = verdict
-        return {verdict.feature: verdict for verdict in standing.values() if verdict.decision != WITHDRAWN}
+        latest = sorted(standing(self.history(run)).values(), key=lambda verdict: verdict.id)
+        return {verdict.feature: verdict for verdict in latest}
 
     def add_grouping(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -71,6 +72,22 @@ class Job:
     @property
     def active(self) -> bool:
         return self.status in ACTIVE
+
+
+def standing(history: Iterable[Verdict]) -> dict[tuple[str, int], Verdict]:
+    """The decision of each person about each feature that stands, by (reviewer, feature). history: oldest first.
+
+    A withdrawal takes back the last decision of that person which still stands, and nothing more: what she decided
+    before it stands again.
+    """
+    words: dict[tuple[str, int], list[Verdict]] = {}
+    for verdict in history:
+        own = words.setdefault((verdict.reviewer, verdict.feature), [])
+        if verdict.decision != WITHDRAWN:
+            own.append(verdict)
+        elif own:
+            own.pop()
+    return {key: own[-1] for key, own in words.items() if own}
 
 
 class ChangedError(ConfigError):

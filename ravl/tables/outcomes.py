@@ -79,9 +79,10 @@ IDENTITIES = ("self-declared", "proxy", "oidc")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One person's decision about one feature of one run. The last one of a feature holds; none is ever changed.
+    """One person's decision about one feature of one run. The last one of a feature that is not withdrawn holds; none is ever changed.
 
-    decision: spurious, core, mixed, unsure, or withdrawn (an undo, itself recorded). at: UTC, ISO 8601.
+    decision: spurious, core, mixed, unsure, or withdrawn (an undo of the reviewer's last decision, itself recorded).
+    at: UTC, ISO 8601.
     seen: digest of the feature's region ids, so that a decision cannot silently move to other regions.
     identity: how it is known who decided, one of IDENTITIES.
     """

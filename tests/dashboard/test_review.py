@@ -85,6 +85,33 @@ def test_undo_withdraws_and_keeps_the_text(run: AuditRun, book: Ledger) -> None:
     assert "History (3)" in [expander.label for expander in checked(app).expander]
 
 
+def test_undo_brings_back_what_the_person_decided_before(run: AuditRun, book: Ledger) -> None:
+    """A key hit by mistake and its undoing leave yesterday's decision as it was, with its text."""
+    seen = opened.read_audit(run).seen(1)
+    book.add_verdict(run.id, 1, "eel", "spurious", "Ada", seen, "drain", "yesterday")
+    app = named(open_app("review", run=run.id, feature="1"), "Ada")
+    button(app, "decide-core").click().run()
+    button(app, "decide-mixed").click().run()
+    for left in ("core", "spurious"):
+        button(app, "undo").click().run()
+        assert [v.decision for v in book.verdicts(run.id).values()] == [left]
+        assert "Changed by" not in said(checked(app))
+    held = book.verdicts(run.id)[1]
+    assert (held.id, held.name, held.note, held.seen) == (1, "drain", "yesterday", seen)
+    assert any("stands again: spurious" in toast.value for toast in app.toast)
+
+
+def test_undo_of_a_text_leaves_the_decision(run: AuditRun, book: Ledger) -> None:
+    app = named(open_app("review", run=run.id, feature="1"))
+    app.text_area(key=f"note-{run.id}-1").input("corner").run()
+    button(app, "decide-spurious").click().run()
+    app.text_area(key=f"note-{run.id}-1").input("cormer").run()
+    button(app, "record-text").click().run()
+    button(app, "undo").click().run()
+    assert book.verdicts(run.id)[1].note == "corner"
+    assert button(checked(app), "record-text")  # what was written waits in its field
+
+
 def test_text_can_be_changed_after_a_decision(run: AuditRun, book: Ledger) -> None:
     app = named(open_app("review"))
     button(app, "decide-spurious").click().run()
