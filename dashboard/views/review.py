@@ -176,7 +176,7 @@ def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Per
         st.caption(wording.plain(problem))
     _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
     _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
-    _unsaved(run.id, row, seen, after, recorded)
+    _unsaved(run.id, row, seen, after, recorded, person)
 
 
 def _recorded(row: Finding) -> tuple[str, str]:
@@ -232,19 +232,34 @@ def _written(run: str, row: Finding) -> tuple[str, str]:
     return name, note
 
 
-def _unsaved(run: str, row: Finding, seen: str, after: int | None, recorded: tuple[str, str]) -> None:
+def _unsaved(run: str, row: Finding, seen: str, after: int | None, recorded: tuple[str, str], person: Person) -> None:
+    """Offer to record new text alone, where the decision that it goes with is the person's own and needs no review."""
     if _written(run, row) == recorded:
         return
-    if not row.decision:
+    if not _own(row, person) or row.again:
         st.caption("What you wrote is recorded with your decision.")
         return
     st.button(
         "Record the new text",
         icon=":material/save:",
         key="record-text",
-        on_click=state.action(_record),
-        args=(run, row, seen, row.decision, after, None),
+        on_click=state.action(_record_text),
+        args=(run, row, seen, after),
     )
+
+
+def _own(row: Finding, person: Person) -> bool:
+    """Whether the decision that holds is this person's."""
+    verdict = row.verdict
+    return verdict is not None and (verdict.reviewer, verdict.identity) == (person.name, person.identity)
+
+
+def _record_text(run: str, row: Finding, seen: str, after: int | None) -> None:
+    """Write a decision once more with its new text; not under a name that was typed since the page was drawn."""
+    if _own(row, who.now()):
+        _record(run, row, seen, row.decision, after, None)
+    else:
+        state.warn("The decision is not yours, so its text was not recorded. It is recorded with your own decision.")
 
 
 def _undo(run: str) -> None:

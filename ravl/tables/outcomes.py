@@ -79,7 +79,7 @@ IDENTITIES = ("self-declared", "proxy", "oidc")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One person's decision about one feature of one run. The last one of a feature that is not withdrawn holds; none is ever changed.
+    """One person's decision about one feature of one run. The last one that is not withdrawn holds; none is changed.
 
     decision: spurious, core, mixed, unsure, or withdrawn (an undo of the reviewer's last decision, itself recorded).
     at: UTC, ISO 8601.

@@ -122,6 +122,30 @@ def test_text_can_be_changed_after_a_decision(run: AuditRun, book: Ledger) -> No
     assert "record-text" not in [item.key for item in checked(app).button]
 
 
+def test_new_text_alone_signs_nobody_elses_decision(run: AuditRun, book: Ledger) -> None:
+    """Who corrects a name that another typed has not decided anything by that."""
+    decide(book, run, 1, "spurious", "Bo", "red sqare")
+    app = named(open_app("review", run=run.id, feature="1"), "Ada")
+    app.text_input(key=f"name-{run.id}-1").input("red square").run()
+    assert "record-text" not in [item.key for item in checked(app).button]
+    assert "What you wrote is recorded with your decision." in said(app)
+    button(app, "rename").click().run()
+    app.text_input(key="reviewer-name").input("Bo").run()
+    button(checked(app), "rename").click().run()
+    app.text_input(key="reviewer-name").input("Ada")  # and clicks at once
+    button(app, "record-text").click().run()
+    assert "The decision is not yours" in said(checked(app))
+    assert [v.reviewer for v in book.history(run.id)] == ["Bo"]
+
+
+def test_new_text_alone_does_not_stand_for_a_new_look(run: AuditRun, book: Ledger) -> None:
+    book.add_verdict(run.id, 1, "eel", "spurious", "Ada", "imported:abc", "clip")
+    app = named(open_app("review", run=run.id, feature="1"), "Ada")
+    app.text_input(key=f"name-{run.id}-1").input("clips").run()
+    assert "record-text" not in [item.key for item in checked(app).button]
+    assert "What you wrote is recorded with your decision." in said(app)
+
+
 def test_unsaved_text_is_kept_when_the_page_is_left(run: AuditRun, book: Ledger) -> None:
     app = named(open_app("review"))
     app.text_area(key=f"note-{run.id}-1").input("half a thought").run()
