@@ -18,7 +18,7 @@ import pytest
 
 from ravl import export
 from ravl.chain import GENESIS, digest
-from ravl.cli import deciding
+from ravl.cli import deciding, main
 from ravl.config import AuditConfig
 from ravl.errors import ConfigError, RunError
 from ravl.export.check import problems
@@ -275,6 +275,23 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
 def test_an_unknown_format(run: AuditRun, ledger: Ledger) -> None:
     with pytest.raises(ConfigError, match=r"--format must be one of json, csv, coco, .*, got 'xml'"):
         export.text(run, ledger, "xml")
+
+
+def test_the_command_counts_what_the_format_names(
+    run: AuditRun, ledger: Ledger, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A feature that a merge retired is in the list, and in no file of boxes or images."""
+    decide(ledger, run, 7)
+    decide(ledger, run, 1)
+    given = ("--workspace", str(tmp_path), "--run", run.id, "--out", str(tmp_path / "file"))
+    for name, said in {
+        **dict.fromkeys(("json", "csv"), 2),
+        **dict.fromkeys(("coco", "groups", "artifacts", "card"), 1),
+    }.items():
+        assert main(["export", *given, "--format", name]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"{said} confirmed feature{'s' if said > 1 else ''} written to")
+        assert ("1 more left out: a merge or a split retired what was decided on" in told) == (said == 1)
 
 
 def test_the_command_knows_every_format() -> None:

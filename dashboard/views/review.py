@@ -170,13 +170,13 @@ def _decide(run: AuditRun, audit: Audit, view: Review, row: Finding, person: Per
             width="stretch",
             disabled=not person.name and not person.declared,
             on_click=state.action(_record),
-            args=(run.id, row, seen, decision, after, onward),
+            args=(run, row, seen, decision, after, onward),
         )
     if problem := identity.missing(person):
         st.caption(wording.plain(problem))
     _text("name", "What it shows", run.id, row.feature, recorded[0], "for example: a chest drain")
     _text("note", "Note", run.id, row.feature, recorded[1], "why you decide so")
-    _unsaved(run.id, row, seen, after, recorded, person)
+    _unsaved(run, row, seen, after, recorded, person)
 
 
 def _recorded(row: Finding) -> tuple[str, str]:
@@ -202,25 +202,28 @@ def _key(field: str, run: str, feature: int) -> str:
     return f"{field}-{run}-{feature}{'-blind' if state.blind_reader() else ''}"
 
 
-def _record(run: str, row: Finding, seen: str, decision: str, after: int | None, onward: int | None) -> None:
+def _record(run: AuditRun, row: Finding, seen: str, decision: str, after: int | None, onward: int | None) -> None:
     """Write a decision, unless the feature changed since it was drawn, and go on to the next that waits."""
     person = who.now()
     if problem := identity.missing(person):
         state.warn(wording.plain(problem))
         return
-    name, note = _written(run, row)
+    if readers.audit(AuditRun(run.path)).seen(row.feature) != seen:  # of a feature that is gone: no regions at all
+        state.warn(phrases.regrouped(wording.title(row), decision))
+        return
+    name, note = _written(run.id, row)
     book = readers.ledger(state.workspace())
     try:
         verdict = book.add_verdict(
-            run, row.feature, row.pull, decision, person.name, seen, name, note, person.identity, after
+            run.id, row.feature, row.pull, decision, person.name, seen, name, note, person.identity, after
         )
     except ChangedError as error:
         state.warn(phrases.changed_by(error.newer, decision))
         return
-    state.drop_drafts(run, row.feature)
-    state.did(run, verdict)
+    state.drop_drafts(run.id, row.feature)
+    state.did(run.id, verdict)
     if onward is not None:
-        state.choose_feature(run, onward)
+        state.choose_feature(run.id, onward)
 
 
 def _written(run: str, row: Finding) -> tuple[str, str]:
@@ -232,9 +235,11 @@ def _written(run: str, row: Finding) -> tuple[str, str]:
     return name, note
 
 
-def _unsaved(run: str, row: Finding, seen: str, after: int | None, recorded: tuple[str, str], person: Person) -> None:
+def _unsaved(
+    run: AuditRun, row: Finding, seen: str, after: int | None, recorded: tuple[str, str], person: Person
+) -> None:
     """Offer to record new text alone, where the decision that it goes with is the person's own and needs no review."""
-    if _written(run, row) == recorded:
+    if _written(run.id, row) == recorded:
         return
     if not _own(row, person) or row.again:
         st.caption("What you wrote is recorded with your decision.")
@@ -254,7 +259,7 @@ def _own(row: Finding, person: Person) -> bool:
     return verdict is not None and (verdict.reviewer, verdict.identity) == (person.name, person.identity)
 
 
-def _record_text(run: str, row: Finding, seen: str, after: int | None) -> None:
+def _record_text(run: AuditRun, row: Finding, seen: str, after: int | None) -> None:
     """Write a decision once more with its new text; not under a name that was typed since the page was drawn."""
     if _own(row, who.now()):
         _record(run, row, seen, row.decision, after, None)

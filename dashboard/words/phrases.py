@@ -60,6 +60,14 @@ def changed_by(newer: Verdict, wanted: str) -> str:
     )
 
 
+def regrouped(row_title: str, wanted: str) -> str:
+    """What happened when the feature that was decided on had been changed by then. wanted: the decision."""
+    return (
+        f"{plain(row_title)} was merged, split or lost regions after this page was drawn. Your decision "
+        f"({DECISIONS[wanted].lower()}) was not recorded. Look at the features as they are now, then decide."
+    )
+
+
 def all_decided(n: int) -> str:
     """The end of the queue."""
     return f"{'The feature is' if n == 1 else f'All {n:,} features are'} decided."

@@ -97,17 +97,19 @@ def export(options: argparse.Namespace) -> int:
 
     run = find_run(options)
     ledger = Ledger(run.path.parents[1])
-    confirmed = sum(held.decision == "spurious" for held in ledger.verdicts(run.id).values())
     text = exporting.text(run, ledger, options.format)
+    confirmed, gone = exporting.features(run, ledger, options.format)
     ledger.close()
     out = Path(options.out).expanduser()
     exporting.write(text, out)
     if options.json:
-        print_json({"run": run.id, "format": options.format, "features": confirmed, "out": str(out.resolve())})
+        counts = {"features": confirmed, "left_out": gone}
+        print_json({"run": run.id, "format": options.format, **counts, "out": str(out.resolve())})
     elif options.format == "log":
         print(f"The audit log of {run.id} written to {out}.")
     else:
-        print(f"{confirmed} confirmed feature{'' if confirmed == 1 else 's'} written to {out}.")
+        left = f" {gone} more left out: a merge or a split retired what was decided on. Decide anew." if gone else ""
+        print(f"{confirmed} confirmed feature{'' if confirmed == 1 else 's'} written to {out}.{left}")
     return 0
 
 

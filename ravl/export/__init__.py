@@ -4,7 +4,7 @@ No text says when it was made, so two exports of one state are the same file; `r
 """
 
 from ravl.export.confirmed import SCHEMA, SCHEMA_VERSION, as_json, confirmed
-from ravl.export.formats import FORMATS, Format, text, write
+from ravl.export.formats import FORMATS, Format, features, text, write
 from ravl.export.log import audit_log
 from ravl.export.rows import CSV_COLUMNS, as_csv, as_groups
 
@@ -19,6 +19,7 @@ __all__ = [
     "as_json",
     "audit_log",
     "confirmed",
+    "features",
     "text",
     "write",
 ]

@@ -21,7 +21,7 @@ from ravl.store import AuditRun, writing
 class Format:
     """One format. title: what it is. label: on a button. ending: of the file's name. about: what it is for.
 
-    needs_confirmed: says nothing without a confirmed feature.
+    needs_confirmed: says nothing without a confirmed feature. retired: names those that the run no longer has, too.
     """
 
     title: str
@@ -31,6 +31,7 @@ class Format:
     about: str
     make: Callable[[AuditRun, Ledger], str]
     needs_confirmed: bool = True
+    retired: bool = False
 
 
 FORMATS = {
@@ -42,6 +43,7 @@ FORMATS = {
         "Everything about the confirmed features: scores, regions with boxes, who decided, when and why. Another audit "
         "can import it.",
         lambda run, ledger: as_json(confirmed(run, ledger)),
+        retired=True,
     ),
     "csv": Format(
         "Table",
@@ -50,6 +52,7 @@ FORMATS = {
         "text/csv",
         "The same for a spreadsheet: one row per region.",
         lambda run, ledger: as_csv(confirmed(run, ledger)),
+        retired=True,
     ),
     "coco": Format(
         "Boxes",
@@ -103,6 +106,13 @@ def text(run: AuditRun, ledger: Ledger, format: str) -> str:
     if format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.")
     return FORMATS[format].make(run, ledger)
+
+
+def features(run: AuditRun, ledger: Ledger, format: str) -> tuple[int, int]:
+    """How many confirmed features a file of the format names, and how many it leaves out: the run has them no more."""
+    found = read(run, ledger)
+    named = found.confirmed if FORMATS[format].retired else found.present
+    return len(named), len(found.confirmed) - len(named)
 
 
 def write(content: str, out: Path) -> None:

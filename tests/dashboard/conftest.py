@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dashboard.serving import jobs
 from dashboard.serving.readiness import Machine, Probe
 from ravl.config import AuditConfig, EvidenceConfig, MitigationConfig, PromptsConfig, ScoringConfig
 from ravl.discovery.evidence import never_shown, weigh
+from ravl.discovery.families import merge
 from ravl.discovery.scoring import score_features
 from ravl.discovery.significance import significance
 from ravl.ledger import Job, Ledger, seen_digest
@@ -237,6 +239,34 @@ def make_run(
         if stage == until:
             break
     return run
+
+
+def merged(run: AuditRun, features: list[int]) -> None:
+    """Merge features of a run, as another tab does; the made one is not removed as a test."""
+    families, revised = merge(run.families(), features), run.revised(run.families())
+    regions, zero_shot, label = run.regions(), run.zero_shot(), families.features_of(run.clustering().label)
+    scores = score_features(regions, zero_shot, label, families.n_features, run.config.scoring)
+    chance = significance(scores, regions, zero_shot, label, run.config.significance, run.config.seed)
+    found = make_counterfactuals(regions, run.clustering(), zero_shot, ())
+    never = never_shown(scores, regions, zero_shot, label, label)
+    old = run.exemplars()
+    stages: dict[str, object] = {
+        "families": families,
+        "features": scores,
+        "significance": chance,
+        "exemplars": replace(
+            old, feature=np.where(np.isin(old.feature, features), families.n_features - 1, old.feature)
+        ),
+        "counterfactuals": found,
+        "evidence": weigh(found, scores, chance, zero_shot, never, run.config.evidence, run.config.significance.alpha),
+    }
+    for stage, record in stages.items():
+        revised.stage(stage, partial(_same, record))
+    run.adopt(revised)
+
+
+def _same(record: object) -> object:
+    return record
 
 
 def _labelled(folder: Path) -> ImageSet:

@@ -15,6 +15,7 @@ from dashboard.words import wording
 from ravl.errors import RunError
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
+from tests.dashboard.conftest import merged
 from tests.dashboard.screen import button, checked, go, html, open_app, said
 
 
@@ -249,6 +250,16 @@ def test_the_keys_are_on_the_screen(run: AuditRun) -> None:
     for key, what in (("S", "spurious"), ("G", "genuine"), ("M", "mixed"), ("U", "unsure"), ("Z", "undo")):
         assert f"<kbd>{key}</kbd> {what}" in legend
     assert "Keys rest while you type." in legend
+
+
+def test_a_decision_on_a_feature_that_was_merged_meanwhile_is_refused(run: AuditRun, book: Ledger) -> None:
+    app = named(open_app("review", run=run.id, feature="1"), "Ada")
+    merged(run, [1, 2])
+    button(app, "decide-spurious").click().run()
+    text = said(app)
+    assert "Feature 1 was merged, split or lost regions after this page was drawn" in text
+    assert "Your decision (spurious) was not recorded." in text
+    assert book.history(run.id) == []
 
 
 # --- two people ------------------------------------------------------------------------------------------------------
