@@ -136,7 +136,7 @@ def claim(row: Finding) -> str:
         return f"{said}; there is no other piece of that size to compare with."
     other = "it becomes right" if control.right else "it stays wrong"
     if fixed.n > 1:
-        whole = control.n == fixed.n or not control.right
+        whole = control.n == fixed.n
         other = f"**{_some(control) if whole else rate(control)}**"
     return f"{said}, and {other} when another piece of the same size is removed from the same image{_s(fixed.n)}."
 

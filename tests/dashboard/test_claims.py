@@ -125,6 +125,7 @@ def test_claim_of_a_shortcut() -> None:
         (Rate(0, 1), Rate(1, 1), "image that shows it **stays wrong** when it is removed, and it becomes right when"),
         (Rate(1, 1), Rate(0, 1), "is removed from the same image."),
         (Rate(53, 55), Rate(2, 40), "is removed, and **2 of 40 (5%)** when another piece"),
+        (Rate(10, 10), Rate(0, 1), "is removed, and **0 of 1 (0%)** when another piece"),
         (Rate(53, 55), Rate(0, 0), "is removed; there is no other piece of that size to compare with."),
         (Rate(0, 0), Rate(0, 0), "It was removed as a test, but no wrongly classified image shows it."),
     ],
