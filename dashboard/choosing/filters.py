@@ -16,6 +16,9 @@ from dashboard.words.wording import DECISIONS, title
 NONE = "none"
 """Key of the regions without a feature."""
 
+MAX_FEATURES = 300
+"""Features that a filter lists; those beyond rank last."""
+
 KINDS = ("spurious", "core", "mixed", "unsure")
 
 
@@ -118,6 +121,15 @@ def visible(found: Mapping[str, Facet], filters: Filters, but: str = "") -> NDAr
         if name in found and name != but:
             shown &= allowed(found[name], filters)[found[name].code]
     return shown
+
+
+def options(facet: Facet, counts: NDArray[np.int64], only: frozenset[str]) -> list[str]:
+    """The values of a facet to choose from: those that have regions, and those that are chosen already."""
+    some = [name for name, n in zip(facet.keys, counts, strict=True) if n]
+    if facet.name == "feature":
+        some = some[:MAX_FEATURES]
+    wanted = {*some, *only}
+    return [name for name in facet.keys if name in wanted]
 
 
 def counts(found: Mapping[str, Facet], filters: Filters, name: str) -> NDArray[np.int64]:

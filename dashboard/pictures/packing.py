@@ -69,10 +69,12 @@ def bits(mask: NDArray[np.bool_]) -> str:
 
 
 def to_grid(shape: Shape, frame: Frame) -> Cells:
-    """A shape on the grid."""
+    """A shape on the grid; of more than MAX_CORNERS corners as many, evenly along it."""
     (x0, y0), (x1, y1) = frame.low, frame.high
-    corners = ((_cell(x, x0, x1), _cell(y, y0, y1)) for x, y in shape)
-    return tuple(corners)
+    kept = list(range(len(shape)))
+    if len(shape) > MAX_CORNERS:  # else it could not be read back
+        kept = [place * len(shape) // MAX_CORNERS for place in range(MAX_CORNERS)]
+    return tuple((_cell(shape[i][0], x0, x1), _cell(shape[i][1], y0, y1)) for i in kept)
 
 
 def _cell(value: float, low: float, high: float) -> int:

@@ -23,8 +23,6 @@ from dashboard.words import wording
 from ravl.store import AuditRun
 
 PAGE_SIZE = 12
-MAX_OPTIONS = 300
-"""Values of one filter that are listed; the features beyond are the ones that rank last."""
 
 
 def render() -> None:
@@ -145,8 +143,7 @@ def _filter(scene: _Scene, facet: Facet) -> None:
     run, key = scene.run.id, f"map-only-{facet.name}"
     counts = filters.counts(scene.found, scene.rules, facet.name)
     only = scene.rules.only.get(facet.name, frozenset())
-    some = [name for name, n in zip(facet.keys, counts, strict=True) if n][:MAX_OPTIONS]
-    present = [name for name in facet.keys if name in only or name in some]
+    present = filters.options(facet, counts, only)
     labels = {name: map_words.option(facet, counts, name) for name in facet.keys}
 
     def keep() -> None:

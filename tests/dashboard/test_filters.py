@@ -106,3 +106,13 @@ def test_rules_are_told_in_words(found: dict[str, Facet]) -> None:
     assert text == r"**20 of 240 regions** – class: only *dog \**; noise: only *in a feature*."
     assert map_words.rules(found, Filters(), 240, 240) == ""
     assert map_words.option(found["class"], filters.counts(found, some, "class"), "1") == "dog * (23)"
+
+
+def test_every_class_with_regions_can_be_chosen_but_not_every_feature() -> None:
+    keys = tuple(map(str, range(500)))
+    counts = np.arange(500) % 5  # none of every fifth
+    classes, features = (Facet(name, name, np.zeros(0, int), keys, keys) for name in ("class", "feature"))
+    some = [key for key in keys if int(key) % 5]
+    assert filters.options(classes, counts, frozenset()) == some
+    assert filters.options(classes, counts, frozenset({"0"})) == ["0", *some]
+    assert filters.options(features, counts, frozenset({"499"})) == [*some[: filters.MAX_FEATURES], "499"]

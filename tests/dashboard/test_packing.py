@@ -84,3 +84,15 @@ def test_a_sent_shape() -> None:
 @pytest.mark.parametrize("text", ["", "!", "AAAA", "AAA", "é", "A" * 17, "." * 40])
 def test_a_damaged_address_holds_no_shape(text: str) -> None:
     assert packing.read(text) == ()
+
+
+def test_a_lasso_of_many_corners_can_be_read_back() -> None:
+    angle = np.linspace(0, 2 * np.pi, 1237, endpoint=False)
+    circle = tuple((1 + 2 * float(np.cos(a)), 11 + float(np.sin(a))) for a in angle)
+    cells = packing.to_grid(circle, FRAME)
+    assert len(cells) == packing.MAX_CORNERS
+    assert packing.read(packing.written((cells,))) == (cells,)
+    around = np.array(packing.from_grid(cells, FRAME)) - (1, 11)
+    assert np.abs(np.hypot(around[:, 0] / 2, around[:, 1]) - 1).max() < 0.001
+    steps = np.diff(np.unwrap(np.arctan2(around[:, 1], around[:, 0] / 2)))
+    assert steps.max() < 2 * np.pi / 300  # no part of the way is left out
