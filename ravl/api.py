@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ravl.config import (
+    NO_MODEL,
     PROPOSERS,
     AuditConfig,
     ClusteringConfig,
@@ -126,7 +127,7 @@ def _given(
     found = read_embeddings(config.images, text, config.prompts.classes, workspace_key(workspace), report)
     # there is no middle layer; what is given is what is clustered
     clustering = replace(config.clustering, cluster_on="final")
-    config = replace(config, model=given.NO_MODEL, clustering=clustering)
+    config = replace(config, model=NO_MODEL, clustering=clustering)
     return given.discover(config, found, workspace, name, report, until)
 
 
@@ -281,7 +282,7 @@ def regroup(
     def change(families: Families) -> Families:
         return joining.merge(families, ids) if kind == "merge" else joining.split(families, ids[0])
 
-    if run.config.model == given.NO_MODEL:
+    if run.config.model == NO_MODEL:
         changed = given.regroup(run, change, report)
     else:
         loaded = _loaded(run.config.model, device, report)
@@ -311,13 +312,14 @@ def add_feature(
     """
     import numpy as np
 
-    from ravl import audit
+    from ravl import audit, given
     from ravl.discovery.making import check
     from ravl.ledger import Ledger
 
     for flag, text in (("--name", name), ("--reviewer", reviewer)):
         if not text.strip():
             raise ConfigError(f"{flag} must be a name, got none. A feature is kept together with who made it, and why.")
+    given.check_model(run, "making a feature")
     before = run.feature_label()
     chosen = np.unique(np.asarray(regions, np.int64))
     check(chosen, before)  # before the model is loaded

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl.config import AuditConfig
+from ravl.config import NO_MODEL, AuditConfig
 from ravl.data.embeddings import Given
 from ravl.discovery.clustering import cluster
 from ravl.discovery.projection import project
@@ -38,9 +38,6 @@ from ravl.tables import (
     ZeroShot,
     quiet,
 )
-
-NO_MODEL = "none (precomputed embeddings)"
-"""What stands for the model in the configuration of such an audit."""
 
 KNOWN = ("support", "chance", "not replicated")
 """Reasons that need no model; every other one becomes `untested`."""

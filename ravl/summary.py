@@ -183,10 +183,24 @@ def findings_text(document: dict[str, Any]) -> str:
             f"{entry['n_images']:>8}  {entry['grade']}: {REASONS[entry['reason']]}{mark}"
         )
     if not flagged and document["rule"] == "evidence":
-        lines.append("no local shortcut was found; that does not prove that there is none (see the README's limits)")
+        lines.append(_nothing_shown([entry["reason"] for entry in document["features"]]))
     if len(document["features"]) > 10:
         lines.append(f"and {len(document['features']) - 10} more features (--json lists all)")
     return "\n".join(lines)
+
+
+def _nothing_shown(reasons: list[str]) -> str:
+    """What it means that no feature is flagged: only what was tested may be called clear."""
+    n, untested = len(reasons), reasons.count("untested")
+    if untested:
+        verb = "differs" if untested == 1 else "differ"
+        return (
+            f"nothing could be tested by removal, since this audit had no model: {untested} of {n} features {verb} by "
+            "more than chance, and whether they cause errors is not known"
+        )
+    if set(reasons) <= {"support", "inconclusive"}:
+        return "there are too few images or errors to tell whether there is a local shortcut"
+    return "no local shortcut was found; that does not prove that there is none (see the README's limits)"
 
 
 def number(value: Any) -> float | None:

@@ -15,10 +15,10 @@ from sklearn.metrics import adjusted_rand_score
 import ravl
 from ravl import api
 from ravl.cli import main
+from ravl.config import NO_MODEL
 from ravl.data.embeddings import read_embeddings
 from ravl.discovery.zero_shot import class_vectors
 from ravl.errors import ConfigError, DataError, RavlError
-from ravl.given import NO_MODEL
 from ravl.planted.digits import CLASSES, TARGET
 from ravl.store import AuditRun
 from ravl.summary import findings, findings_text
@@ -126,6 +126,10 @@ def test_findings_say_that_nothing_was_tested(files: Path, tmp_path: Path) -> No
     assert first["removal"] == []
     assert first["exemplars"][0]["contribution"] is None
     assert "undecided: no model to remove it with" in findings_text(document)
+    assert "nothing could be tested by removal, since this audit had no model" in findings_text(document)
+    assert "no local shortcut was found" not in findings_text(document)
+    few = [{**entry, "reason": "support"} for entry in document["features"]]
+    assert "too few images or errors to tell whether" in findings_text({**document, "features": few})
 
 
 @pytest.mark.parametrize("name", ["own.parquet", "apart"])
@@ -191,6 +195,8 @@ def test_what_needs_the_model_is_refused(files: Path, tmp_path: Path) -> None:
     run = given(files, tmp_path)
     with pytest.raises(ConfigError, match=r"fine-tuning needs the model, but .* was made from embeddings alone"):
         ravl.mitigate(run, tmp_path, features=[0])
+    with pytest.raises(ConfigError, match="making a feature needs the model"):
+        api.add_feature(run, [0, 1, 2], "square", "Ada")
     with pytest.raises(ConfigError, match="--tau must be a number"):
         given(files, tmp_path, tau="model")
     for options in ({}, {"images": "x"}, {"model": "demo"}, {"images": "x", "embeddings": "y"}):

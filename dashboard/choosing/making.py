@@ -16,7 +16,8 @@ from dashboard.choosing.filters import Facet, Filters
 from dashboard.reading.opened import Audit
 from dashboard.serving import jobs
 from dashboard.serving.identity import Person
-from dashboard.words.wording import message
+from dashboard.words.wording import WITHOUT_MODEL, message
+from ravl.config import NO_MODEL
 from ravl.discovery.making import check
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
@@ -27,6 +28,8 @@ KIND = "feature"
 
 def problem(audit: Audit, regions: NDArray[np.int64], found: Mapping[str, Facet], filters: Filters) -> str:
     """Why a selection cannot become a feature, as a sentence; empty when it can."""
+    if audit.config.model == NO_MODEL:
+        return WITHOUT_MODEL["feature"]
     shaped = [found[facet].title for facet in filters.active if found[facet].outcome]
     if shaped:
         return map_words.outcome(shaped)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl.config import AuditConfig
+from ravl.config import NO_MODEL, AuditConfig
 from ravl.data import path_of
 from ravl.discovery.evidence import needed
 from ravl.discovery.scoring import best_region
 from ravl.discovery.significance import newcombe
+from ravl.errors import DataError
 from ravl.ledger import seen_digest
 from ravl.store import STAGES, AuditRun
 from ravl.tables import (
@@ -131,7 +132,9 @@ def difference(first: Rate, second: Rate, level: float) -> Interval:
 
 
 def image_path(audit: Audit, image: int) -> Path:
-    """The file of an image. Raises DataError when the image set no longer lists it."""
+    """The file of an image. Raises DataError when the image set no longer lists it, or never named one."""
+    if audit.config.model == NO_MODEL and str(audit.images.file[image]) == f"row {image + 1}":
+        raise DataError("This audit had embeddings that name no image file, so there is no picture to show.")
     return Path(path_of(audit.images, image))
 
 

@@ -14,7 +14,7 @@ from dashboard.screen import forms, panels, readers, repair_panels, state
 from dashboard.serving import jobs
 from dashboard.serving.readiness import need, needs_features
 from dashboard.words import wording
-from ravl.config import MitigationConfig
+from ravl.config import NO_MODEL, MitigationConfig
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
 from ravl.planted.demos import demo_of
@@ -38,6 +38,9 @@ def render() -> None:
     rows = readers.findings(run, book, everybody=True)
     if not rows:
         panels.empty("This audit found no features, so there is nothing to repair.", *panels.NOTHING, run.id)
+        return
+    if run.config.model == NO_MODEL:
+        panels.empty(wording.WITHOUT_MODEL["repair"], "start", "To the audits", run.id)
         return
     confirmed = tuple(row for row in rows if row.decision == "spurious")
     if names:

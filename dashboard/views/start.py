@@ -13,7 +13,15 @@ from dashboard.screen import forms, panels, readers, state
 from dashboard.serving import jobs
 from dashboard.words import wording
 from dashboard.words.image_set import Concern, concerns
-from ravl.config import AuditConfig, ClusteringConfig, EmbeddingConfig, EvidenceConfig, PromptsConfig, RegionsConfig
+from ravl.config import (
+    NO_MODEL,
+    AuditConfig,
+    ClusteringConfig,
+    EmbeddingConfig,
+    EvidenceConfig,
+    PromptsConfig,
+    RegionsConfig,
+)
 from ravl.data import read_images
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
@@ -121,6 +129,7 @@ def _audit(row: AuditRow, newest: bool) -> None:
 
 def _continue(book: Ledger, workspace: Path, run: AuditRun) -> None:
     """An audit that was cut short on the command line has no job to resume; the same command continues it."""
+    problem = wording.WITHOUT_MODEL["continue"] if run.config.model == NO_MODEL else ""
     panels.start_button(
         f"Continue {wording.plain(run.name)}",
         workspace,
@@ -129,8 +138,11 @@ def _continue(book: Ledger, workspace: Path, run: AuditRun) -> None:
         title=f"Audit {run.name}",
         arguments=audits.repeated(run.config, run.name, run.config.model),
         key=f"continue-{run.id}",
+        problem=problem,
         primary=False,
     )
+    if problem:
+        st.caption(wording.plain(problem))
 
 
 def _damaged(workspace: Path) -> None:

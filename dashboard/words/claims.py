@@ -301,12 +301,32 @@ def headline(view: Overview) -> str:
     if view.rule == "paper":
         verb = "passes" if found == 1 else "pass"
         return f"**{found} of {count(n, 'feature')}** {verb} the paper's rule." if found else _none_passes(n)
+    if not found and (unknown := _untold(view.findings)):
+        return unknown
     if not found:
         what = "The only feature was not" if n == 1 else f"None of the {n:,} features was"
         return f"**No local shortcut was found.** {what} shown to cause errors."
     verb, them = ("causes", "it is") if found == 1 else ("cause", "they are")
     told = f"{verb} errors of this model: wrong answers become right when {them} removed."
     return f"**{found} of {count(n, 'feature')}** {told}"
+
+
+def _untold(rows: tuple[Finding, ...]) -> str:
+    """Why an audit without a flagged feature is no all-clear either; empty where it is one, as far as audits go."""
+    n, untested = len(rows), sum(row.reason == "untested" for row in rows)
+    if untested:
+        verb, they = ("differs", "it causes") if untested == 1 else ("differ", "they cause")
+        return (
+            "**Nothing could be tested by removal**: this audit had embeddings and no model. "
+            f"**{untested:,} of {count(n, 'feature')}** {verb} by more than chance; whether {they} errors is not known."
+        )
+    if all(row.reason in ("support", "inconclusive") for row in rows):
+        what = "the only feature" if n == 1 else f"any of the {n:,} features"
+        return (
+            "**Whether there is a local shortcut cannot be told.** There are too few images or errors to say whether "
+            f"{what} causes errors."
+        )
+    return ""
 
 
 def _none_passes(n: int) -> str:

@@ -234,6 +234,17 @@ def interval(level: float) -> str:
     )
 
 
+WITHOUT_MODEL = {
+    "continue": "This audit is of precomputed embeddings, which only the command line takes. Run the same ravl "
+    "discover --embeddings command again, and it goes on from here.",
+    "repair": "This audit was made from embeddings alone, so there is no model to fine-tune. Audit the model itself "
+    "under *Audits*, then repair it.",
+    "feature": "This audit was made from embeddings alone. Making a feature of a selection needs the model: audit "
+    "the model itself.",
+}
+"""Why an audit without a model cannot do something. `repair` is Markdown, the others are plain text."""
+
+
 # --- overview --------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ravl.config.audit import (
     ENCODERS,
+    NO_MODEL,
     OPERATORS,
     AuditConfig,
     ClusteringConfig,
@@ -31,6 +32,7 @@ from ravl.config.regions import PROPOSERS, RegionsConfig
 __all__ = [
     "DECISIONS",
     "ENCODERS",
+    "NO_MODEL",
     "OPERATORS",
     "PROPOSERS",
     "AuditConfig",

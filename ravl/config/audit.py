@@ -16,6 +16,9 @@ OPERATORS = ("token_drop", "mean_fill", "blur", "inpaint", "transplant")
 ENCODERS = ("tokens", "roi", "crop")
 """How regions become vectors; a model has one of the first two, or none, and always the last."""
 
+NO_MODEL = "none (precomputed embeddings)"
+"""What stands for the model in the configuration of an audit of precomputed embeddings."""
+
 RULES = ("evidence", "paper")
 """How it is decided which features are flagged."""
 

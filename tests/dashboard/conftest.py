@@ -187,13 +187,14 @@ def make_run(
     rule: str = "evidence",
     extra: int = 0,
     noise: bool = False,
+    model: str = "demo",
 ) -> AuditRun:
     """Write the run, up to and including the stage `until`. tested: the features that are removed. noise: find none."""
     images = draw_images(images_at) if not images_at.exists() else _labelled(images_at)
     images = replace(images, class_names=classes)
     config = AuditConfig(
         str(images_at),
-        "demo",
+        model,
         prompts=PromptsConfig(CLASSES),
         scoring=ScoringConfig(0.25, True),
         evidence=EvidenceConfig(rule=rule, max_shortfall=0.6),  # eight images are few to compare with

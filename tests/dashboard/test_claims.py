@@ -253,6 +253,21 @@ def test_headline(audit: Audit) -> None:
     assert "No features were found" in claims.headline(replace(view, findings=()))
 
 
+def test_no_all_clear_where_nothing_could_be_told(audit: Audit) -> None:
+    view = summaries.overview(audit, {})
+    rows = tuple(replace(row, flagged=False, reason="support") for row in view.findings)
+    untested = replace(view, findings=tuple(replace(row, reason="untested") for row in rows[:1]) + rows[1:])
+    assert claims.headline(untested) == (
+        "**Nothing could be tested by removal**: this audit had embeddings and no model. **1 of 3 features** differs "
+        "by more than chance; whether it causes errors is not known."
+    )
+    few = claims.headline(replace(view, findings=rows))
+    assert few.startswith("**Whether there is a local shortcut cannot be told.** There are too few images or errors")
+    assert "any of the 3 features" in few
+    told = (*rows[1:], replace(rows[0], reason="no effect"))
+    assert "No local shortcut was found" in claims.headline(replace(view, findings=told))
+
+
 def test_headline_of_the_papers_rule(audit: Audit) -> None:
     view = replace(summaries.overview(audit, {}), rule="paper")
     assert claims.headline(view) == "**1 of 3 features** passes the paper's rule."

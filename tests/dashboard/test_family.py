@@ -13,10 +13,12 @@ from streamlit.testing.v1 import AppTest
 from dashboard.acting import regrouping
 from dashboard.choosing import family, making
 from dashboard.choosing.family import Grouped
+from dashboard.choosing.filters import Filters
 from dashboard.reading import opened, summaries
 from dashboard.reading.opened import Rate
 from dashboard.serving import jobs
 from dashboard.serving.identity import Person
+from ravl.config import NO_MODEL
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
 from ravl.tables import IDENTITIES, Families
@@ -160,6 +162,11 @@ def test_a_job_knows_how_the_person_is_known(identity: str) -> None:
     ):
         options = _parser().parse_args(arguments)
         assert (options.reviewer, options.identity) == ("Ada", identity)
+
+
+def test_no_feature_is_made_without_a_model(audit: opened.Audit) -> None:
+    given = replace(audit, config=replace(audit.config, model=NO_MODEL))
+    assert "needs the model" in making.problem(given, np.arange(8), {}, Filters())
 
 
 def test_a_link_to_a_merged_feature_shows_what_became_of_it(run: AuditRun, book: Ledger) -> None:

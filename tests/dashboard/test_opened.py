@@ -11,9 +11,9 @@ import pytest
 
 from dashboard.reading import opened
 from dashboard.reading.opened import Audit, Rate
-from ravl.config import EvidenceConfig
+from ravl.config import NO_MODEL, EvidenceConfig
 from ravl.discovery.significance import newcombe
-from ravl.errors import RunError
+from ravl.errors import DataError, RunError
 from ravl.ledger import seen_digest
 from ravl.store import STAGES, AuditRun
 from ravl.tables import Regions, ZeroShot
@@ -70,3 +70,13 @@ def test_an_unfinished_run(workspace: Path, template: Path, until: str) -> None:
     assert opened.missing_stages(half) == missing
     with pytest.raises(RunError, match=f"has not finished the stage '{'families' if until == 'clusters' else '.*'}'"):
         opened.read_audit(half)
+
+
+def test_an_image_that_no_file_was_named_for_is_told_so(audit: Audit) -> None:
+    """Embeddings may come without files: nothing was moved or lost then."""
+    unnamed = np.array([f"row {i + 1}" for i in range(60)])
+    given = replace(audit, config=replace(audit.config, model=NO_MODEL), images=replace(audit.images, file=unnamed))
+    with pytest.raises(DataError, match="embeddings that name no image file"):
+        opened.image_path(given, 3)
+    named = replace(given, images=audit.images)
+    assert opened.image_path(named, 3) == opened.image_path(audit, 3)

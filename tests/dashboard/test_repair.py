@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.screen import repair_panels
 from dashboard.serving import jobs, readiness
 from dashboard.serving.readiness import Need, Probe
-from ravl.config import MitigationConfig
+from ravl.config import NO_MODEL, MitigationConfig
 from ravl.data import Reading, read_images
 from ravl.ledger import Ledger
 from ravl.store import AuditRun
@@ -42,6 +42,13 @@ def test_an_audit_without_features_has_nothing_to_repair_or_hand_over(workspace:
     app = open_app("region_map")
     assert "or choose a feature" not in said(app)
     assert not [box for box in app.selectbox if box.label == "Feature"]
+
+
+def test_an_audit_without_a_model_has_nothing_to_repair(workspace: Path, template: Path) -> None:
+    made = make_run(workspace, template / "images", name="given", model=NO_MODEL)
+    app = open_app("repair", run=made.id)
+    assert "there is no model to fine-tune" in said(app)
+    assert "start-tuning" not in [item.key for item in app.button]
 
 
 def test_repair_starts_a_job(

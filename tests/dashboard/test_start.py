@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ravl.config import NO_MODEL
 from ravl.ledger import Ledger
 from ravl.planted.demos import DEMOS
 from ravl.store import STAGES, AuditRun
@@ -184,3 +185,10 @@ def test_an_audit_cut_short_elsewhere_can_be_continued(
             *("--frames=refuse", "--seed=0"),
         ]
     ]
+
+
+def test_an_audit_without_a_model_is_not_continued_here(workspace: Path, template: Path) -> None:
+    half = make_run(workspace, template / "images", name="half", until="clusters", model=NO_MODEL)
+    app = open_app()
+    assert button(app, f"continue-{half.id}").disabled
+    assert "Run the same ravl discover --embeddings command again" in said(app)
