@@ -138,6 +138,16 @@ def image_path(audit: Audit, image: int) -> Path:
     return Path(path_of(audit.images, image))
 
 
+def file_time(path: Path) -> int:
+    """When a file was changed, in nanoseconds. Raises DataError, which names no file, where it cannot be asked."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        raise DataError("The image file is no longer where it was.") from None
+    except OSError as error:
+        raise DataError(f"The image file cannot be reached ({error.strerror or type(error).__name__}).") from None
+
+
 def missing_stages(run: AuditRun) -> tuple[str, ...]:
     """Stages that are not finished, in order."""
     return tuple(stage for stage in STAGES if not run.has(stage))

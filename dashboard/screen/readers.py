@@ -22,7 +22,7 @@ from dashboard.pictures import gallery
 from dashboard.pictures.gallery import Card, Pair, Section
 from dashboard.reading import selection, summaries
 from dashboard.reading.evidence import Outcome, Trial
-from dashboard.reading.opened import Audit, image_path, read_audit
+from dashboard.reading.opened import Audit, file_time, image_path, read_audit
 from dashboard.reading.summaries import Crop, Finding
 from dashboard.screen import state
 from dashboard.serving import jobs
@@ -184,12 +184,9 @@ def _card(view: Audit, number: int, crop: Crop) -> Card:
 
 
 def _file(view: Audit, image: int) -> tuple[str, int]:
-    """An image's path and time of change. Raises DataError when it is gone."""
+    """An image's path and time of change. Raises DataError when it is gone, or cannot be reached."""
     path = image_path(view, image)
-    try:
-        return str(path), path.stat().st_mtime_ns
-    except FileNotFoundError:
-        raise DataError("The image file is no longer where it was.") from None
+    return str(path), file_time(path)
 
 
 def full_picture(view: Audit, crop: Crop, outline: bool) -> Image.Image:

@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard.pictures import charts, gallery, repair_markup
 from dashboard.pictures.repair_markup import Thumbnail
 from dashboard.reading import comparison
+from dashboard.reading.opened import file_time
 from dashboard.reading.repaired import (
     Again,
     ChangedImage,
@@ -203,9 +204,7 @@ def _thumbnail(images: ImageSet, number: int, item: ChangedImage) -> Thumbnail:
     picture, missing = None, ""
     try:
         path = Path(path_of(images, item.image))
-        picture = _picture(str(path), path.stat().st_mtime_ns, images, item.image)
-    except FileNotFoundError:
-        missing = "The image file is no longer where it was."
+        picture = _picture(str(path), file_time(path), images, item.image)
     except DataError as error:
         missing = str(error)
     alt = repair_words.changed_alt(item)

@@ -80,3 +80,13 @@ def test_an_image_that_no_file_was_named_for_is_told_so(audit: Audit) -> None:
         opened.image_path(given, 3)
     named = replace(given, images=audit.images)
     assert opened.image_path(named, 3) == opened.image_path(audit, 3)
+
+
+def test_a_file_that_cannot_be_reached_is_a_sentence_without_its_name(tmp_path: Path) -> None:
+    there = tmp_path / "patient.png"
+    there.write_bytes(b"x")
+    assert opened.file_time(there) == there.stat().st_mtime_ns
+    with pytest.raises(DataError, match=r"^The image file is no longer where it was\.$"):
+        opened.file_time(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"^The image file cannot be reached \(Not a directory\).$"):
+        opened.file_time(there / "below.png")

@@ -133,6 +133,10 @@ def test_a_missing_image_does_not_take_the_page_down(run: AuditRun, tmp_path: Pa
     [card] = readers.cards(elsewhere, summaries.exemplars(elsewhere, 1, 1))
     assert card.crop is None
     assert "no longer where it was" in card.missing
+    (tmp_path / "file").write_bytes(b"")
+    below = replace(audit, images=replace(audit.images, root=str(tmp_path / "file")))
+    [card] = readers.cards(below, summaries.exemplars(below, 1, 1))
+    assert card.missing == "The image file cannot be reached (Not a directory)."
     broken = tmp_path / "gone" / "cat"
     broken.mkdir(parents=True)
     (broken / "00.png").write_bytes(b"nonsense")

@@ -172,6 +172,9 @@ def test_an_image_that_is_gone_is_said(workspace: Path, book: Ledger, tmp_path: 
     (tmp_path / "own" / "eel" / "00.png").unlink()
     galleries = changed_galleries(open_app("repair"))
     assert galleries[0].count("no longer where it was") == 1
+    shutil.rmtree(tmp_path / "own" / "eel")
+    (tmp_path / "own" / "eel").write_bytes(b"")  # a folder that became a file cannot be asked for its files
+    assert "cannot be reached (Not a directory)" in changed_galleries(open_app("repair"))[0]
 
 
 def changed_galleries(app: AppTest) -> list[str]:
