@@ -338,10 +338,12 @@ def confirmed_features(run: AuditRun) -> dict[int, str]:
     from ravl.ledger import Ledger
 
     ledger = Ledger(run.path.parents[1])
-    verdicts = ledger.verdicts(run.id)
+    verdicts, names = ledger.verdicts(run.id), ledger.names(run.id)
     ledger.close()
     existing = set(run.features().existing.tolist())
-    return {f: v.name for f, v in sorted(verdicts.items()) if v.decision == "spurious" and f in existing}
+    return {
+        f: v.name or names.get(f, "") for f, v in sorted(verdicts.items()) if v.decision == "spurious" and f in existing
+    }
 
 
 def _loaded(reference: str, device: str, report: Report) -> DualEncoder:

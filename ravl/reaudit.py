@@ -125,9 +125,9 @@ def _sides(before: Audited, after: Audited) -> tuple[tuple[str, Audited], ...]:
 def _names(run: AuditRun) -> dict[int, str]:
     """What people call the features of a run."""
     ledger = Ledger(run.path.parents[1])
-    verdicts = ledger.verdicts(run.id)
+    verdicts, made = ledger.verdicts(run.id), ledger.names(run.id)
     ledger.close()
-    return {feature: verdict.name for feature, verdict in verdicts.items() if verdict.name}
+    return made | {feature: verdict.name for feature, verdict in verdicts.items() if verdict.name}
 
 
 def _since(begun: float) -> float:

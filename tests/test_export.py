@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ravl import export
+from ravl import export, reaudit
+from ravl.api import confirmed_features
 from ravl.chain import GENESIS, digest
 from ravl.cli import deciding, main
 from ravl.config import AuditConfig
@@ -275,6 +276,20 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
 def test_an_unknown_format(run: AuditRun, ledger: Ledger) -> None:
     with pytest.raises(ConfigError, match=r"--format must be one of json, csv, coco, .*, got 'xml'"):
         export.text(run, ledger, "xml")
+
+
+def test_a_made_feature_is_exported_under_its_name(run: AuditRun, ledger: Ledger) -> None:
+    ledger.add_grouping(run.id, "select", [0], [1], "Ada", "red square")
+    decide(ledger, run, 1)
+    assert [feature["name"] for feature in export.confirmed(run, ledger)["features"]] == ["red square"]
+    assert list(json.loads(export.text(run, ledger, "artifacts"))) == ["red square"]
+    document = json.loads(export.text(run, ledger, "json"))
+    assert problems(document, ledger) == []
+    assert confirmed_features(run) == {1: "red square"}
+    assert reaudit._names(run) == {1: "red square"}
+    decide(ledger, run, 1, name="frame")
+    assert [verdict.name for verdict in read(run, ledger).confirmed] == ["frame"]
+    assert reaudit._names(run) == {1: "frame"}
 
 
 def test_the_command_counts_what_the_format_names(

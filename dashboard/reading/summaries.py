@@ -296,13 +296,14 @@ def overview(audit: Audit, verdicts: dict[int, Verdict], rows: tuple[Finding, ..
     ]
     present = sorted((row for row in classes if row[1].n), key=lambda row: row[1].share)
     n_noise = int(np.count_nonzero(audit.feature_of < 0))
+    listed = findings(audit, verdicts) if rows is None else rows
     return Overview(
         rule=audit.config.evidence.rule,
         overall=Rate(int(np.count_nonzero(correct)), len(correct)),
         classes=tuple(present),
-        worst=worst_group(audit, {feature: verdict.name for feature, verdict in verdicts.items()}),
+        worst=worst_group(audit, {row.feature: row.name for row in listed}),
         noise=Rate(n_noise, len(audit.regions)),
-        findings=findings(audit, verdicts) if rows is None else rows,
+        findings=listed,
     )
 
 

@@ -18,6 +18,7 @@ from dashboard.words import claims, wording
 from ravl.ledger import Ledger
 from ravl.report import Document, Piece, Points, Prose, Section, draw
 from ravl.store import AuditRun
+from ravl.tables import IDENTITIES
 
 LIMITS = (
     "**Not enough evidence is not clean.** A feature for which there are too few images or errors may be harmful all "
@@ -28,11 +29,13 @@ LIMITS = (
     "Groups with and without a feature are inferred by clustering; no person labelled the images for it.",
     "An interval or a q says how far chance may go; it does not say whether the images are like those that the model "
     "will meet.",
-    "The names of the people are self-declared; there is no login.",
     "**This report is no medical device**, and no statement about a patient. It does not replace the validation that "
     "the use of a model needs.",
 )
 """What every report says about itself, in Markdown."""
+
+SELF_DECLARED = "The names of the people are self-declared; there is no login."
+"""What it says where nobody signed in."""
 
 
 def report_text(run: AuditRun, ledger: Ledger) -> str:
@@ -43,7 +46,7 @@ def report_text(run: AuditRun, ledger: Ledger) -> str:
 def report(run: AuditRun, ledger: Ledger) -> Document:
     """Everything that is known about an audit, from what was examined to who decided what."""
     audit, verdicts = read_audit(run), ledger.verdicts(run.id)
-    view = summaries.overview(audit, verdicts)
+    view = summaries.overview(audit, verdicts, summaries.findings(audit, verdicts, ledger.names(run.id)))
     sections = [
         _summary(audit, view),
         _examined(run, audit, view),
@@ -51,7 +54,11 @@ def report(run: AuditRun, ledger: Ledger) -> Document:
         _others(view),
         repair.section(run),
         record.section(run, ledger),
-        Section("limits", "Limits", (Points(LIMITS), Prose("No audit of this kind can see:"), Points(claims.NOT_SEEN))),
+        Section(
+            "limits",
+            "Limits",
+            (Points(_limits(run, ledger)), Prose("No audit of this kind can see:"), Points(claims.NOT_SEEN)),
+        ),
         _settings(run),
     ]
     versions = run.about["packages"]
@@ -63,6 +70,13 @@ def report(run: AuditRun, ledger: Ledger) -> Document:
         f"Made from the audit {run.id} by ravl-dashboard {versions['ravl-dashboard']}. This page holds its pictures in "
         "itself and loads nothing. Pictures of patients are patient data: pass it on accordingly.",
     )
+
+
+def _limits(run: AuditRun, ledger: Ledger) -> tuple[str, ...]:
+    """What the report says about itself; the record tells of each entry how its person is known."""
+    events = [entry.event for entry in ledger.entries(run.id) if entry.event is not None]
+    declared = all(event.get("identity", IDENTITIES[0]) == IDENTITIES[0] for event in events)
+    return (*LIMITS[:-1], *((SELF_DECLARED,) if declared else ()), LIMITS[-1])
 
 
 def _summary(audit: Audit, view: Overview) -> Section:

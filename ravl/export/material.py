@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from ravl.tables import FeatureScores, ImageSet, Regions, Verdict, ZeroShot
 
 @dataclass(frozen=True)
 class Material:
-    """feature_of: (R,) feature of each region, or NOISE. confirmed: the verdicts `spurious` that hold, by feature id.
+    """feature_of: (R,) feature of each region, or NOISE. confirmed: the verdicts `spurious` that hold, by feature id;
+    with the name that a feature was made with, where the verdict gives none.
 
     A confirmed feature may be one that the run no longer has: its clusters were computed again, or a merge or a split
     retired it.
@@ -48,7 +49,12 @@ class Material:
 def read(run: AuditRun, ledger: Ledger) -> Material:
     """Raises RunError when the run's features are not computed yet."""
     images, regions, feature_of, scores = run.images(), run.regions(), run.feature_label(), run.features()
-    held = [verdict for _, verdict in sorted(ledger.verdicts(run.id).items()) if verdict.decision == "spurious"]
+    names = ledger.names(run.id)
+    held = [
+        replace(verdict, name=verdict.name or names.get(feature, ""))
+        for feature, verdict in sorted(ledger.verdicts(run.id).items())
+        if verdict.decision == "spurious"
+    ]
     return Material(run, images, regions, run.zero_shot(), feature_of, scores, tuple(held))
 
 

@@ -17,7 +17,7 @@ from dashboard.reading import evidence, opened, summaries
 from dashboard.reading.opened import Rate
 from dashboard.reading.repaired import outcome, second_audit
 from dashboard.reading.summaries import ClassRow
-from dashboard.reporting import LIMITS, record, report, report_text, tables
+from dashboard.reporting import LIMITS, SELF_DECLARED, record, report, report_text, tables
 from dashboard.words import claims, phrases, repair_words, wording
 from ravl.errors import RunError
 from ravl.ledger import WITHDRAWN, Ledger
@@ -289,3 +289,18 @@ def test_other_kinds_of_audits(workspace: Path, template: Path, book: Ledger, ki
     for sentence in (claims.headline(view), claims.claim(view.findings[0]), claims.rest(rest, more=True)):
         assert shown(sentence) in text
     assert "crop: the model is a ResNet" in text
+
+
+def test_a_made_feature_is_called_as_on_the_screen(run: AuditRun, book: Ledger) -> None:
+    book.add_grouping(run.id, "select", [0], [1], "Ada", "red square")
+    book.add_verdict(run.id, 1, "eel", "spurious", "Ada", opened.read_audit(run).seen(1))
+    text = Reader(report_text(run, book)).text
+    assert "red square (feature 1)" in text.split("Who decided what")[0]
+
+
+def test_nobody_is_called_self_declared_who_signed_in(run: AuditRun, book: Ledger) -> None:
+    seen = opened.read_audit(run).seen(1)
+    book.add_verdict(run.id, 1, "eel", "spurious", "Bo", seen)
+    assert SELF_DECLARED in Reader(report_text(run, book)).text
+    book.add_verdict(run.id, 1, "eel", "spurious", "Dr. Ada", seen, identity="oidc")
+    assert "there is no login" not in Reader(report_text(run, book)).text
