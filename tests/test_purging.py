@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dashboard.serving import faults
 from ravl.cli import main
 from ravl.config import AuditConfig
 from ravl.errors import ConfigError, RunError
 from ravl.ledger import Ledger
+from ravl.planted.demos import DEMOS
 from ravl.store import AuditRun, purging, workspace_key
+from tests.test_architecture import FILES
 
 
 @pytest.fixture
@@ -130,3 +137,47 @@ def test_a_run_at_work_is_not_deleted(workspace: Path, name: str) -> None:
     with run.locked(), pytest.raises(RunError, match="being computed by another process"):
         purging.purge(workspace, name)
     assert len(runs(workspace)) == 2
+
+
+# --- what ravl writes ------------------------------------------------------------------------------------------------
+
+SPELLED_ELSEWHERE = {key: {demo.folder for demo in DEMOS.values()} for key in ("demo.folder", "self.folder")}
+"""Names below a workspace that are no constant of their module, and what they are; `self` is a demo."""
+
+
+def below_the_workspace(tree: ast.AST) -> Iterator[str]:
+    """The source of x in every `workspace / x / ...` of a module, however the workspace is spelled."""
+    for node in ast.walk(tree):
+        first = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and not isinstance(node.left, ast.BinOp)
+        if first and re.search(r"\bworkspace\b", ast.unparse(node.left)):
+            yield ast.unparse(node.right)
+
+
+def written_by(module: str, path: Path) -> set[str]:
+    """The names directly below a workspace that a module makes paths of."""
+    found: set[str] = set()
+    for source in below_the_workspace(ast.parse(path.read_text(encoding="utf-8"))):
+        if source in SPELLED_ELSEWHERE:
+            found |= SPELLED_ELSEWHERE[source]
+        elif source.isidentifier():
+            found.add(getattr(importlib.import_module(module), source))
+        else:
+            found.add(ast.literal_eval(source))
+    return {name.split("/")[0] for name in found}
+
+
+def test_everything_that_is_written_is_known() -> None:
+    """The benchmark is left out: its folder is no workspace of a person."""
+    modules = {name: path for name, path in FILES.items() if not name.startswith(("ravl.bench", "ravl.benchmark"))}
+    written = set().union(*(written_by(name, path) for name, path in modules.items()))
+    assert {"runs", "jobs", "datasets", "demo-data", "selections", "key", "dashboard.log"} <= written
+    assert written - {purging.DATABASE} <= set(purging.OWN)
+
+
+def test_the_log_and_the_selections_of_the_screen_go_too(workspace: Path) -> None:
+    (workspace / "notes.txt").unlink()
+    faults.note(ValueError("patients/jane.dcm"), workspace)
+    (workspace / "selections").mkdir()
+    (workspace / "selections" / "0.json").write_text("[1]")
+    assert call("purge", "--workspace", workspace, "--all", "--yes") == 0
+    assert not workspace.exists()

@@ -16,8 +16,12 @@ from ravl.errors import ConfigError
 from ravl.store.files import disk_error, locked
 from ravl.store.run import AuditRun
 
-OWN = ("runs", "jobs", "logs", "datasets", "demo-data", "exports", "key", "key.lock")
-"""What ravl writes into a workspace, beside the database and its companions (ravl.db, ravl.db-wal, ...)."""
+OWN = (
+    *("runs", "jobs", "logs", "datasets", "demo-data", "exports", "selections"),
+    *("key", "key.lock", "key.partial", "dashboard.log"),
+)
+"""What ravl and its screen write into a workspace, beside the database and its companions (ravl.db, ravl.db-wal, ...).
+"""
 
 DATABASE = "ravl.db"
 
