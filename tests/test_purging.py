@@ -139,6 +139,26 @@ def test_a_run_at_work_is_not_deleted(workspace: Path, name: str) -> None:
     assert len(runs(workspace)) == 2
 
 
+@pytest.mark.parametrize("name", ["one", ""])
+def test_a_run_whose_model_is_fine_tuned_is_not_deleted(workspace: Path, name: str) -> None:
+    tuning = AuditRun.find(workspace, "one").mitigation("ravl-1")
+    tuning.begin({"run": "one"})
+    with tuning.locked(), pytest.raises(RunError, match="ravl-1 is being computed by another process"):
+        purging.purge(workspace, name)
+    assert tuning.exists
+    purging.purge(workspace, name)  # once it has ended
+    assert not tuning.path.exists()
+
+
+@pytest.mark.parametrize("document", [None, "{"])
+def test_a_damaged_run_is_deleted_by_its_full_name(workspace: Path, document: str | None) -> None:
+    one, two = runs(workspace)
+    about = workspace / "runs" / one / "run.json"
+    about.unlink() if document is None else about.write_text(document)
+    assert call("purge", "--workspace", workspace, "--run", one, "--yes") == 0
+    assert sorted(os.listdir(workspace / "runs")) == [".lock", two]
+
+
 # --- what ravl writes ------------------------------------------------------------------------------------------------
 
 SPELLED_ELSEWHERE = {key: {demo.folder for demo in DEMOS.values()} for key in ("demo.folder", "self.folder")}

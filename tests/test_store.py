@@ -662,6 +662,16 @@ def test_a_run_that_cannot_be_read_is_left_out(document: Any, run: AuditRun) -> 
     assert AuditRun.create(workspace, "audit", CONFIG, PRINTS).name == "audit"
 
 
+def test_a_folder_without_a_description_is_named(run: AuditRun) -> None:
+    """What a process wrote after its run was deleted."""
+    workspace = run.path.parents[1]
+    (workspace / "runs" / "left" / "mitigation").mkdir(parents=True)
+    assert [found.id for found in list_runs(workspace)] == [run.id]
+    ((name, reason),) = damaged_runs(workspace)
+    assert name == "left"
+    assert "run.json should exist, but does not" in reason
+
+
 def test_find(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none yet; make one with ravl discover"):
         AuditRun.find(tmp_path, "audit")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from ravl.errors import ConfigError
 from ravl.store.files import disk_error, locked
-from ravl.store.run import AuditRun
+from ravl.store.run import AuditRun, damaged_runs
 
 OWN = (
     *("runs", "jobs", "logs", "datasets", "demo-data", "exports", "selections"),
@@ -45,7 +46,7 @@ def contents(workspace: Path | str, run: str = "") -> Purged:
     if not (folder / "runs").is_dir() or (folder / "runs").is_symlink():
         raise ConfigError(f"the workspace must be a folder that ravl made, with a folder runs, but {folder} is none.")
     if run:
-        paths = [AuditRun.find(folder, run).path]
+        paths = [_run_folder(folder, run)]
         if paths[0].parent.resolve() != (folder / "runs").resolve():
             raise ConfigError(f"--run must be a run of the workspace {folder}, got {paths[0]}.")
     else:
@@ -65,21 +66,31 @@ def purge(workspace: Path | str, run: str = "", logs: Sequence[Path] = ()) -> Pu
     """
     found = contents(workspace, run)
     folder = Path(os.path.abspath(Path(workspace).expanduser()))
-    for path in found.paths:
-        for lock in path.glob("run.lock" if run else "*/run.lock"):
-            with locked(lock, lock.parent.name):  # refused while another process works on it
-                pass
-    try:
-        for path in (*found.paths, *logs):
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-            else:
-                shutil.rmtree(path)
-        if not run and not found.kept:
-            folder.rmdir()
-    except OSError as error:
-        raise disk_error(error, folder) from error
+    with ExitStack() as held:
+        for lock in (lock for path in found.paths for lock in _locks(path)):
+            held.enter_context(locked(lock, lock.parent.name))  # refused while another process works on it
+        try:
+            for path in (*found.paths, *logs):
+                if path.is_symlink() or not path.is_dir():
+                    path.unlink()
+                else:
+                    shutil.rmtree(path)
+            if not run and not found.kept:
+                folder.rmdir()
+        except OSError as error:
+            raise disk_error(error, folder) from error
     return found
+
+
+def _run_folder(workspace: Path, name: str) -> Path:
+    """The folder of a run, also of a damaged one, which its full name finds. Raises ConfigError for no run."""
+    damaged = name in (folder for folder, _ in damaged_runs(workspace))
+    return workspace.resolve() / "runs" / name if damaged else AuditRun.find(workspace, name).path
+
+
+def _locks(path: Path) -> list[Path]:
+    """The lock files below a folder: an audit holds that of its run, a fine-tuning that of its own folder in it."""
+    return [] if path.is_symlink() else [lock for lock in path.rglob("run.lock") if not lock.is_symlink()]
 
 
 def _own(name: str) -> bool:

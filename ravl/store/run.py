@@ -345,13 +345,18 @@ def list_runs(workspace: Path | str) -> list[AuditRun]:
 
 
 def damaged_runs(workspace: Path | str) -> list[tuple[str, str]]:
-    """(folder name, reason) of run folders that cannot be opened."""
-    opened = [(folder.name, _try_open(folder)) for folder in _run_folders(workspace)]
+    """(folder name, reason) of run folders that cannot be opened, also of those without a run.json."""
+    folders = sorted(_runs(workspace).glob("*/"))  # the trailing slash: folders only
+    opened = [(folder.name, _try_open(folder)) for folder in folders]
     return [(name, str(error)) for name, error in opened if isinstance(error, RunError)]
 
 
 def _run_folders(workspace: Path | str) -> list[Path]:
-    return [path.parent for path in Path(workspace).expanduser().resolve().glob("runs/*/run.json")]
+    return [path.parent for path in _runs(workspace).glob("*/run.json")]
+
+
+def _runs(workspace: Path | str) -> Path:
+    return Path(workspace).expanduser().resolve() / "runs"
 
 
 def _try_open(folder: Path) -> AuditRun | RunError:
