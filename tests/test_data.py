@@ -235,6 +235,22 @@ def test_damaged_bytes_give_an_image_or_a_reason(format: str, damage: list[tuple
     assert mode == "RGB"
 
 
+def without_palette() -> bytes:
+    """A PNG of palette colours whose palette is gone."""
+    data = encoded(scene().convert("P"))
+    begin = data.index(b"PLTE") - 4  # its length goes before the name of a chunk, its checksum after the content
+    return data[:begin] + data[begin + 12 + int.from_bytes(data[begin : begin + 4], "big") :]
+
+
+def test_a_picture_that_fails_when_it_is_converted_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is damaged or truncated .*; copy it again"):
+        decode_bytes(without_palette())
+    folder(tmp_path, cat=2, dog=2)
+    (tmp_path / "cat" / "bad.png").write_bytes(without_palette())
+    ((name, _),) = read_images(tmp_path, max_unreadable=0.5).skipped
+    assert name == "cat/bad.png"
+
+
 def test_decode_names_the_file_and_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("no image")

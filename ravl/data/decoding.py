@@ -34,6 +34,7 @@ _MAX_BYTES = 2**30  # no image below the pixel limit is larger
 # what Pillow's readers raise on bytes that are not what they should be
 _DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
 _DAMAGED += (AttributeError, OverflowError, struct.error, zlib.error)
+_DAMAGED += (AssertionError,)  # Pillow asserts that a palette image has its palette
 
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -122,6 +123,9 @@ def _decode_picture(data: bytes) -> Image.Image:
         if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError
         image.load()
+        turn = _TURN.get(_orientation(image))
+        rgb = _rgb(image)
+        rgb = rgb if turn is None else rgb.transpose(turn)
     except UnidentifiedImageError:
         raise DataError(f"is not an image that can be read ({', '.join(_FORMATS)}); save it as PNG or JPEG") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -131,9 +135,6 @@ def _decode_picture(data: bytes) -> Image.Image:
     except _DAMAGED as error:
         reason = str(error).rstrip(".") or type(error).__name__
         raise DataError(f"is damaged or truncated ({reason}); copy it again") from error
-    turn = _TURN.get(_orientation(image))
-    rgb = _rgb(image)
-    rgb = rgb if turn is None else rgb.transpose(turn)
     rgb.info = {}  # camera position and names must not travel with crops
     return rgb
 
