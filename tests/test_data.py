@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from ravl.data import decode, load_images, read_images, with_coco
+from ravl.data import Reading, decode, load_images, read_images, with_coco
 from ravl.data.decoding import decode_bytes
 from ravl.data.images import in_order
 from ravl.errors import DataError
@@ -243,7 +243,7 @@ def without_palette() -> bytes:
 
 
 def test_a_picture_that_fails_when_it_is_converted_is_damaged(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is damaged or truncated .*; copy it again"):
+    with pytest.raises(DataError, match=r"is damaged or truncated .*; copy it again"):
         decode_bytes(without_palette())
     folder(tmp_path, cat=2, dog=2)
     (tmp_path / "cat" / "bad.png").write_bytes(without_palette())
@@ -772,9 +772,27 @@ def test_paths_of_a_larger_set_are_not_taken_for_names(tmp_path: Path) -> None:
 def test_a_name_that_may_be_any_of_several_is_refused(names: list[str], tmp_path: Path) -> None:
     images = read_images(folder(tmp_path, cat=2, dog=1))
     with pytest.raises(
-        DataError, match=r"must fit one image, but '.*' may be any of cat/0.*\. Write paths relative to"
+        DataError,
+        match=r"must fit one image, but that of entry 1 \('.*'\) may be any of cat/0.*\. Write paths relative to",
     ):
         with_coco(images, coco(tmp_path / "b.json", names, []), 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["jane_doe.png"], "that of entry 1 may be any of 2. Write"),
+        (["john_doe.png"], "but none of 1 is. Write paths relative to .*set.$"),
+    ],
+)
+def test_a_set_that_hides_names_hides_those_of_its_boxes(names: list[str], message: str, tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        put(tmp_path / "set" / kind / "jane_doe.png")
+    images = read_images(tmp_path / "set", reading=Reading(hide_names=True))
+    with pytest.raises(DataError, match=message) as caught:
+        with_coco(images, coco(tmp_path / "b.json", names, []), 0)
+    assert "doe" not in str(caught.value)
+    assert str(images.file[0]) not in str(caught.value)
 
 
 def test_one_image_under_two_ids_has_the_boxes_of_both(tmp_path: Path) -> None:
@@ -819,7 +837,10 @@ def test_a_coco_file_goes_before_the_column(tmp_path: Path) -> None:
         ('{"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}', r"none of 1 is \(x.png\)\. .* cat/00.png"),
         ('{"images": [{"id": 1}], "annotations": []}', "must have an id and a file_name, but entry 1 has not"),
         ('{"images": [{"id": true, "file_name": "x"}], "annotations": []}', "must have an id and a file_name"),
-        ('{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}', "1 occurs twice"),
+        (
+            '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}',
+            "entry 2 repeats",
+        ),
         ('{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}', "the image_id of one of its images"),
         (
             '{"images": [], "annotations": [{"image_id": [], "bbox": [0, 0, 1, 1]}]}',

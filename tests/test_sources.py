@@ -131,7 +131,7 @@ def test_metadata_of_a_split(shared_file: bool, tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("metadata.csv", "name,label\na.png,x\n", "must have the column file_name, got 'name', 'label'"),
-        ("metadata.csv", "file_name\na.png\n", r"a column label, or file names such as class/image.png, got 'a.png'"),
+        ("metadata.csv", "file_name\na.png\n", r"such as class/image.png, but the name in row 1 has no"),
         ("metadata.csv", "file_name\n../a/a.png\n", "a column label, or file names"),
         ("metadata.jsonl", "[1]\n", "one JSON object per line, but line 1 is none"),
         ("metadata.jsonl", '{"file_name": \n', "cannot be read so"),

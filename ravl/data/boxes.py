@@ -120,12 +120,16 @@ def _pixels(size: Sequence[Any]) -> str:
 
 
 def _match(images: ImageSet, records: dict[Any, dict[str, Any]], where: Path) -> dict[Any, int]:
-    """Image of the set for every record id that is one. Raises DataError when none is, or a bare name is ambiguous."""
+    """Image of the set for every record id that is one. Raises DataError when none is, or a bare name is ambiguous.
+
+    Where the set hides names, those of the file are hidden too: they may be a patient's.
+    """
     by_path = {os.path.normpath(path): i for i, path in enumerate(paths_of(images))}
     by_name: dict[str, list[int]] = {}
     for path, i in by_path.items():
         by_name.setdefault(os.path.basename(path), []).append(i)
     names = {key: record["file_name"].replace("\\", "/") for key, record in records.items()}
+    entry = {key: number for number, key in enumerate(records, 1)}
     found: dict[Any, int] = {}
     for key, name in names.items():
         for folder in (images.root, where.parent):
@@ -142,14 +146,18 @@ def _match(images: ImageSet, records: dict[Any, dict[str, Any]], where: Path) ->
         if key in found or not fitting or other:
             continue
         if len(by_name[bare]) > 1 or same_name[bare] > 1:
+            which = "" if images.salt else f" ({name!r})"
+            several = len(fitting) if images.salt else few(str(images.file[i]) for i in fitting)
             raise DataError(
-                f"every file_name of {where} must fit one image, but {name!r} may be any of "
-                f"{few(str(images.file[i]) for i in fitting)}. Write paths relative to {images.root}."
+                f"every file_name of {where} must fit one image, but that of entry {entry[key]}{which} may be any of "
+                f"{several}. Write paths relative to {images.root}."
             )
         found[key] = fitting[0]
     if not found:
+        tried = "" if images.salt else f" ({few(names.values()) or 'none'})"
+        example = "" if images.salt else f", such as {few(images.file[:1])}"
         raise DataError(
-            f"at least one file_name of {where} must be that of an image, but none of {len(records)} is "
-            f"({few(names.values()) or 'none'}). Write paths relative to {images.root}, such as {few(images.file[:1])}."
+            f"at least one file_name of {where} must be that of an image, but none of {len(records)} is{tried}. "
+            f"Write paths relative to {images.root}{example}."
         )
     return found

@@ -47,7 +47,8 @@ def read_coco(path: Path) -> Coco:
         ):
             raise DataError(f"every image of {path} must have an id and a file_name, but entry {i + 1} has not.")
         if record["id"] in records:
-            raise DataError(f"every image of {path} must have an id of its own, but {record['id']} occurs twice.")
+            # the entry, not the id: tools that have no numbers write the file's name there
+            raise DataError(f"every image of {path} must have an id of its own, but entry {i + 1} repeats one.")
         records[record["id"]] = record
     for i, annotation in enumerate(annotations):
         if not isinstance(annotation, dict) or not is_box(annotation.get("bbox")):
@@ -82,21 +83,21 @@ def list_coco(path: Path) -> Listing:
         x, y, width, height = annotation["bbox"]
         labels[annotation["image_id"]].add(names[category])
         boxes[annotation["image_id"]].append([x, y, x + width, y + height])
-    if away := [key for key, record in records.items() if is_address(record["file_name"])]:
+    if away := [number for number, record in enumerate(records.values(), 1) if is_address(record["file_name"])]:
         raise DataError(
-            f"{path} must name files on this machine, but the image {away[0]!r} has an address. Nothing is downloaded."
+            f"{path} must name files on this machine, but image {away[0]} has an address. Nothing is downloaded."
         )
     root = _root(path, [record["file_name"] for record in records.values()])
     listing = Listing(root, (), [], [], boxes=[])
     seen: set[str] = set()
-    for key, record in records.items():
+    for number, (key, record) in enumerate(records.items(), 1):
         name = _relative(root, record["file_name"])
         if len(labels[key]) != 1:
             several = f"shows boxes of several classes ({few(sorted(labels[key]))})" if labels[key] else "has no box"
             listing.left_out.append((name, f"{several}, so it belongs to no class"))
             continue
         if name in seen:
-            raise DataError(f"{path} must list every image once, but the image {key!r} is listed again.")
+            raise DataError(f"{path} must list every image once, but image {number} is listed again.")
         seen.add(name)
         listing.file.append(name)
         listing.label.append(next(iter(labels[key])))

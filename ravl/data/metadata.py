@@ -52,9 +52,9 @@ def _class_folder(path: Path, row: int, name: str, depth: int) -> str:
     if is_address(name):
         return "?"  # refused with its row later
     if len(parts) < depth + 2 or ".." in parts:
-        raise DataError(
-            f"{path} must have a column label, or file names such as class/image.png, got {name[:60]!r} in row "
-            f"{row + 1}. Add the column."
+        raise DataError(  # the row, not the name: it may be a patient's
+            f"{path} must have a column label, or file names such as class/image.png, but the name in row {row + 1} "
+            "has no such folder. Add the column."
         )
     return parts[depth]
 
