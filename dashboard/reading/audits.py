@@ -186,6 +186,16 @@ def images_problem(reference: str) -> str:
     return "" if found.path.exists() else f"There is no file or folder {found.path} on this machine."
 
 
+def copied_first(reference: str) -> str:
+    """Why a set of images cannot be looked at before its audit; empty when it can."""
+    if not reference.startswith(HUB):
+        return ""
+    return (
+        "The images of a Hugging Face data set are copied into the workspace when the audit starts, so they cannot be "
+        "checked before."
+    )
+
+
 def demo_split(workspace: Path, images: str, split: str) -> str:
     """The folder of another split, when an audit's images are a demo's; else empty."""
     demo = demo_of(workspace, images)

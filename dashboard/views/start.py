@@ -21,12 +21,13 @@ from ravl.config import (
     EvidenceConfig,
     PromptsConfig,
     RegionsConfig,
+    class_words,
 )
-from ravl.data import read_images
+from ravl.data import Reading, read_images
 from ravl.errors import ConfigError
 from ravl.ledger import Job, Ledger
 from ravl.planted.demos import DEMOS
-from ravl.store import AuditRun, damaged_runs
+from ravl.store import AuditRun, damaged_runs, workspace_key
 from ravl.tables import Step
 
 SHOWN_AUDITS = 8
@@ -192,8 +193,11 @@ def _new_audit(book: Ledger, workspace: Path, runs: list[AuditRun]) -> None:
         st.caption(wording.plain(problem))
     if checking:
         state.remember("check", None)
+        if unseen := audits.copied_first(images):
+            st.info(unseen)
         with state.errors_as_sentences():
-            state.remember("check", ((images, classes), _check(images, classes)))
+            if not unseen:
+                state.remember("check", ((images, classes), _check(images, classes, workspace)))
     if checking or state.remembered("check", None):
         _show_check(model, problem, (images, classes))
 
@@ -264,17 +268,19 @@ def _problem(images: str, model: str, classes: tuple[str, ...], templates: tuple
     return ""
 
 
-def _check(images: str, classes: tuple[str, ...]) -> tuple[InputCheck, tuple[Concern, ...]]:
-    """What is known about the images, and what in them can spoil an audit."""
+def _check(images: str, classes: tuple[str, ...], workspace: Path) -> tuple[InputCheck, tuple[Concern, ...]]:
+    """What is known about the images, and what in them can spoil an audit. They are read as an audit reads them."""
     if not images:
         raise ConfigError("Images must be a folder or a manifest, got nothing. Give a path above.")
+    names, synonyms = class_words(classes)
+    reading = Reading(salt=workspace_key(workspace), synonyms=synonyms)
     bar = st.progress(0.0, text="Reading images …")
 
     def report(step: Step) -> None:
         bar.progress(min(1.0, step.done / max(step.total, 1)), text=f"Reading images: {step.done:,} of {step.total:,}")
 
     try:
-        found = read_images(images, classes, AuditConfig(images, "").max_unreadable, report)
+        found = read_images(images, names, AuditConfig(images, "").max_unreadable, report, reading)
     finally:
         bar.empty()  # what is wrong is said in its place
     return audits.check_inputs(found), tuple(concern for concern in concerns(found) if concern.serious)
@@ -290,7 +296,7 @@ def _show_check(model: str, problem: str, asked: tuple[str, tuple[str, ...]]) ->
         usable, note = audits.model_note(model)
         (st.markdown if usable else st.warning)(wording.plain(note))
         if kept is None:
-            return  # reading the images has just failed, and that is said above
+            return  # the images were not read, and why is said above
         if problem and usable:
             st.warning(wording.plain(problem))
         elif not problem:

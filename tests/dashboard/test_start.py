@@ -119,6 +119,24 @@ def test_check_inputs_tells_of_images_that_can_spoil_an_audit(template: Path, wo
     assert "**1 image under two labels.** The same picture is listed with different labels" in said(checked(app))
 
 
+def test_check_inputs_takes_what_an_audit_takes(template: Path, workspace: Path) -> None:
+    """Synonyms behind a class, and a data set of the hub, which is not here yet."""
+    app = open_app()
+    app.text_input(key="new-images").input(str(template / "images"))
+    app.text_input(key="new-model").input("demo")
+    app.text_area(key="new-classes").input("cat|kitten\ndog\neel")
+    button(app.run(), "check-inputs").click().run()
+    text = said(checked(app))
+    assert "**60 images** in 3 classes." in text
+    assert "the audit can start" in text
+    app.text_input(key="new-images").input("hf:some/images@test")
+    button(app.run(), "check-inputs").click().run()
+    text = said(checked(app))
+    assert "are copied into the workspace when the audit starts, so they cannot be checked before" in text
+    assert "must be" not in text
+    assert not button(app, "start-audit").disabled
+
+
 def test_check_inputs_of_nothing_is_a_sentence(workspace: Path) -> None:
     app = open_app()
     button(app, "check-inputs").click().run()
