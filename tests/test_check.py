@@ -247,3 +247,21 @@ def test_the_command(
     )
     assert main(["export"]) == 2
     assert "--run and --out must be given, or --check" in capsys.readouterr().err
+
+
+def test_a_named_workspace_is_compared_with(
+    document: dict[str, Any], run: AuditRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one of the run fits; another record does not have its decisions; a folder without one is refused."""
+    good = tmp_path / "good.json"
+    good.write_text(export.as_json(document))
+    check = ["export", "--check", str(good)]
+    assert main([*check, "--workspace", str(run.path.parents[1])]) == 0
+    (tmp_path / "other").mkdir()
+    Ledger(tmp_path / "other").close()
+    assert main(check) == 0
+    assert main([*check, "--workspace", str(tmp_path / "other")]) == 2
+    assert "$.record speaks of" in capsys.readouterr().out
+    assert main([*check, "--workspace", str(tmp_path / "missing")]) == 2
+    assert "--workspace must be a folder with the record ravl.db" in capsys.readouterr().err
+    assert not (tmp_path / "missing").exists()

@@ -31,6 +31,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--note", default="", metavar="TEXT", help="why")
 
     sub = add_command(commands, export)
+    sub.set_defaults(workspace=None)  # with --check, a workspace that is named is one to compare with
     sub.add_argument("--run", help="a run's id, or its beginning")
     sub.add_argument("--format", choices=FORMATS, default="json")
     sub.add_argument("--out", metavar="FILE")
@@ -120,7 +121,8 @@ def _check(options: argparse.Namespace) -> int:
 
     path = Path(options.check).expanduser()
     document = load(path)
-    ledger = None if options.run is None else Ledger(find_run(options).path.parents[1])
+    workspace = _compared(options)
+    ledger = None if workspace is None else Ledger(workspace)
     found = problems(document, ledger)
     if ledger is not None:
         ledger.close()
@@ -133,6 +135,24 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print(f"{path} is valid: {document['schema']}, version {document['schema_version']}.")
     return 2 if found else 0
+
+
+def _compared(options: argparse.Namespace) -> Path | None:
+    """The workspace whose record a file is compared with: that of --run, or --workspace; None where neither is given.
+
+    Raises ConfigError for a workspace without a record, which would be made, and hold nothing.
+    """
+    if options.run is not None:
+        return find_run(options).path.parents[1]
+    if options.workspace is None:
+        return None
+    workspace = Path(options.workspace).expanduser()
+    if not (workspace / "ravl.db").is_file():
+        raise ConfigError(
+            f"--workspace must be a folder with the record ravl.db, but {workspace} has none. Leave the option out to "
+            "check the file alone."
+        )
+    return workspace
 
 
 def import_(options: argparse.Namespace) -> int:

@@ -24,19 +24,23 @@ if TYPE_CHECKING:
 Command = Callable[[argparse.Namespace], int]
 
 
-def add_command(commands: Any, function: Command, *, json_too: bool = True, job: bool = False) -> Any:
+def add_command(
+    commands: Any, function: Command, *, json_too: bool = True, job: bool = False, model: bool = True
+) -> Any:
     """A sub-command named after its function, with the options that every command has. Returns its parser.
 
-    commands: what `add_subparsers` returned. job: it can run as a job of the dashboard, and on a device.
+    commands: what `add_subparsers` returned. job: it can run as a job of the dashboard. model: such a job has a model,
+    which runs on a device.
     """
     text = (function.__doc__ or "").strip()
     sub = commands.add_parser(function.__name__.rstrip("_"), help=text, description=text)  # `import_` is `import`
     sub.set_defaults(command=function, job=None, json=False)
-    sub.add_argument("--workspace", default=WORKSPACE, metavar="DIR", help="where audits are kept (%(default)s)")
+    sub.add_argument("--workspace", default=WORKSPACE, metavar="DIR", help=f"where audits are kept ({WORKSPACE})")
     if json_too:
         sub.add_argument("--json", action="store_true", help="print one JSON document")
     if job:
         sub.add_argument("--job", type=int, help=argparse.SUPPRESS)
+    if job and model:
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     return sub
 
@@ -122,7 +126,7 @@ def note_run(options: argparse.Namespace, run: str) -> None:
 def find_run(options: argparse.Namespace) -> AuditRun:
     from ravl.store import AuditRun
 
-    return AuditRun.find(options.workspace, options.run)
+    return AuditRun.find(WORKSPACE if options.workspace is None else options.workspace, options.run)
 
 
 def print_findings(options: argparse.Namespace, run: AuditRun) -> None:
