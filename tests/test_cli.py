@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ravl.cli import main
+from ravl.errors import ConfigError
 from ravl.ledger import Ledger
 from ravl.progress import job_row
 from ravl.tables import Step
@@ -168,6 +169,27 @@ def test_bad_options(capsys, images, tmp_path, arguments, sentence):
     last = err.strip().splitlines()[-1]
     assert last.startswith("ravl: ")
     assert sentence in last
+
+
+def test_the_demo_is_audited_on_the_device(capsys, tmp_path, monkeypatch):
+    asked = []
+
+    def discover(images, **settings):
+        asked.append(settings["device"])
+        raise ConfigError("far enough.")
+
+    monkeypatch.setattr("ravl.api.discover", discover)
+    monkeypatch.setattr("ravl.planted.demos.Demo.write", lambda demo, workspace: workspace)
+    for device in ((), ("--device", "cuda:1")):
+        code, _, err = call(capsys, "demo", "--audit-only", "--workspace", tmp_path, *device)
+        assert (code, "far enough" in err) == (2, True)
+    assert asked == ["auto", "cuda:1"]
+
+
+def test_a_check_of_images_has_no_model_and_so_no_device(capsys, images):
+    with pytest.raises(SystemExit):
+        call(capsys, "check", "--images", images, "--device", "cpu")
+    assert "unrecognized arguments: --device" in capsys.readouterr().err
 
 
 def test_a_workspace_that_is_a_file(capsys, images, tmp_path):

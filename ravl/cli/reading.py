@@ -10,7 +10,7 @@ from ravl.cli.shared import add_command, add_images, names, print_json, reportin
 
 def add_commands(commands: Any) -> None:
     """Their options."""
-    add_images(add_command(commands, check, job=True))
+    add_images(add_command(commands, check, job=True, model=False))
 
 
 def check(options: argparse.Namespace) -> int:

@@ -53,7 +53,8 @@ def demo(options: argparse.Namespace) -> int:
         report(Step("data", 0, 1))
         data = chosen.write(workspace)
         report(Step("data", 1, 1))
-        run = api.discover(data / "val", **chosen.settings(), workspace=workspace, name=chosen.name, report=report)
+        where = {"device": options.device, "workspace": workspace}
+        run = api.discover(data / "val", **chosen.settings(), **where, name=chosen.name, report=report)
         note_run(options, run.id)
     if options.audit_only:
         print_findings(options, run)
