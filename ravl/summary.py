@@ -32,7 +32,8 @@ REASONS = {
 def findings(run: AuditRun) -> dict[str, Any]:
     """Summarise a finished run as strict JSON: undefined numbers are null.
 
-    Keys: run, path, rule, accuracy, worst_group {name, accuracy, n}, n_images, n_skipped, n_errors, n_regions,
+    Keys: run, path, rule, accuracy, worst_group {name, accuracy, n}, n_images, n_skipped (could not be read, so they
+    count nowhere), n_unseen (could not be read, but their embeddings were given), n_empty_folders, n_errors, n_regions,
     noise_share, encoder of the regions {name, why} (null for audits that kept none), agreement of the fast region
     encoder with `crop` {n, cosine, same_class, spearman}, seconds per stage, and features, best first (see
     `_features`). The worst group is taken over class x presence of the first feature when that is flagged, else over
@@ -53,7 +54,9 @@ def findings(run: AuditRun) -> dict[str, Any]:
         "accuracy": number(zero_shot.correct.mean()),
         "worst_group": as_document(groups)["worst_group"],
         "n_images": len(images),
-        "n_skipped": len(images.skipped),
+        "n_skipped": len(images.unreadable),
+        "n_unseen": len(images.unseen),
+        "n_empty_folders": len(images.empty_folders),
         "n_errors": int(np.count_nonzero(~zero_shot.correct)),
         "n_regions": len(regions),
         "noise_share": number(run.clustering().noise_share),
@@ -166,8 +169,7 @@ def findings_text(document: dict[str, Any]) -> str:
     ]
     if document.get("encoder"):
         lines.append(f"encoder {document['encoder']['name']}: {document['encoder']['why']}")
-    if document["n_skipped"]:
-        lines.append(f"{document['n_skipped']} images could not be read; the Overview page lists them")
+    lines += _left_out(document)
     if not document["features"]:
         return "\n".join([*lines, "no feature was found: the regions form no clusters"])
     flagged = sum(entry["flagged"] for entry in document["features"])
@@ -201,6 +203,22 @@ def _nothing_shown(reasons: list[str]) -> str:
     if set(reasons) <= {"support", "inconclusive"}:
         return "there are too few images or errors to tell whether there is a local shortcut"
     return "no local shortcut was found; that does not prove that there is none (see the README's limits)"
+
+
+def _left_out(document: dict[str, Any]) -> list[str]:
+    """What was listed and could not be used, each kind for itself."""
+    lines = []
+    if n := document["n_skipped"]:
+        lines.append(f"{n} image{_s(n)} could not be read; the Overview page lists {'it' if n == 1 else 'them'}")
+    if n := document["n_unseen"]:
+        lines.append(f"{n} image{_s(n)} could not be read and cannot be shown; the given embeddings are used")
+    if n := document["n_empty_folders"]:
+        lines.append(f"{n} folder{_s(n)} without images {'is no class' if n == 1 else 'are no classes'}")
+    return lines
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def number(value: Any) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ravl import summary
 from ravl.cli import main
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger
@@ -333,3 +334,17 @@ def test_a_terminated_job_is_cancelled(workspace, images):
     assert ledger.job(job.id).status == "cancelled"
     assert "Traceback" not in errors
     assert process.returncode == 1
+
+
+def test_what_could_not_be_used_is_told_kind_by_kind():
+    one = {"n_skipped": 1, "n_unseen": 1, "n_empty_folders": 1}
+    assert summary._left_out(one) == [
+        "1 image could not be read; the Overview page lists it",
+        "1 image could not be read and cannot be shown; the given embeddings are used",
+        "1 folder without images is no class",
+    ]
+    assert summary._left_out({"n_skipped": 2, "n_unseen": 0, "n_empty_folders": 3}) == [
+        "2 images could not be read; the Overview page lists them",
+        "3 folders without images are no classes",
+    ]
+    assert summary._left_out(dict.fromkeys(one, 0)) == []

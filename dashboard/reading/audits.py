@@ -124,8 +124,13 @@ def check_inputs(images: ImageSet) -> InputCheck:
     few = [name for name, n in present if n < FEW]
     if few:
         warnings.append(f"Fewer than {FEW} images of {_listed(few)}: what is said about them will be uncertain.")
-    if images.skipped:
-        warnings.append(f"{len(images.skipped)} listed files cannot be used and are left out; they are listed below.")
+    if unread := len(images.unreadable):
+        said = "1 listed file cannot be read and is" if unread == 1 else f"{unread} listed files cannot be read and are"
+        warnings.append(f"{said} left out; see below.")
+    if none := len(images.empty_folders):
+        warnings.append(
+            "1 folder without images is no class." if none == 1 else f"{none} folders without images are no classes."
+        )
     return InputCheck(len(images), counts, images.skipped, tuple(warnings))
 
 

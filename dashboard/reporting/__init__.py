@@ -15,6 +15,7 @@ from dashboard.reading.summaries import Fact, Finding, Overview
 from dashboard.reporting import features, record, repair
 from dashboard.reporting.tables import accuracy_table, fact_table, feature_table
 from dashboard.words import claims, wording
+from dashboard.words.image_set import left_out
 from ravl.ledger import Ledger
 from ravl.report import Document, Piece, Points, Prose, Section, draw
 from ravl.store import AuditRun
@@ -135,8 +136,10 @@ def _examined(run: AuditRun, audit: Audit, view: Overview) -> Section:
         shown = skipped[: record.MAX_ROWS]
         rest = len(skipped) - len(shown)
         left = f"{rest:,} more are on the page Overview." if rest else ""
-        table = fact_table("Files left out, with the reason", tuple(Fact(file, why) for file, why in shown), left)
-        pieces += [Prose(f"{wording.count(len(skipped), 'file')} could not be used:"), table]
+        table = fact_table(
+            "What could not be used, with the reason", tuple(Fact(file, why) for file, why in shown), left
+        )
+        pieces += [Prose(left_out(audit.images)), table]
     return Section("examined", "What was examined", tuple(pieces))
 
 

@@ -319,9 +319,9 @@ def _show_images(check: InputCheck, serious: tuple[Concern, ...]) -> None:
         alt="Images per class",
     )
     if check.skipped:
-        with st.expander(f"{wording.count(len(check.skipped), 'file')} left out"):
+        with st.expander(f"{wording.count(len(check.skipped), 'entry', 'entries')} that cannot be used"):
             files, reasons = zip(*check.skipped, strict=True)
-            st.dataframe({"File": files, "Reason": reasons}, hide_index=True, alt="Files left out")
+            st.dataframe({"File": files, "Reason": reasons}, hide_index=True, alt="What cannot be used")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,21 @@ def concerns(images: ImageSet) -> tuple[Concern, ...]:
             "Names may be seen in the picture itself, where nothing can hide them. Look before you show it to anybody.",
             serious=True,
         ),
-        _listed(images.skipped, "file left out", "files left out", "They cannot be used, so that they count nowhere."),
+        _listed(
+            images.unreadable, "file left out", "files left out", "What cannot be read is not used, and counts nowhere."
+        ),
+        _listed(
+            images.unseen,
+            "image that cannot be shown",
+            "images that cannot be shown",
+            "The file cannot be read. The embeddings were given, so the image counts like every other.",
+        ),
+        _listed(
+            images.empty_folders,
+            "folder without images",
+            "folders without images",
+            "Such a folder is not used as a class.",
+        ),
         _listed(
             images.left_out, "image of no class", "images of no class", "They belong to none of the audited classes."
         ),
@@ -60,6 +74,23 @@ def concerns(images: ImageSet) -> tuple[Concern, ...]:
         ),
     )
     return tuple(concern for concern in every if concern)
+
+
+def left_out(images: ImageSet) -> str:
+    """What was listed and could not be used, each kind for itself, in a sentence or several; empty for nothing."""
+    unread, unseen, empty = (len(rows) for rows in (images.unreadable, images.unseen, images.empty_folders))
+    said = (
+        f"{count(unread, 'file')} could not be read and {_form(unread, 'counts', 'count')} nowhere." if unread else "",
+        f"{count(unseen, 'image')} cannot be shown, but {_form(unseen, 'counts', 'count')}: the embeddings were given."
+        if unseen
+        else "",
+        f"{count(empty, 'folder')} without images {_form(empty, 'is no class', 'are no classes')}." if empty else "",
+    )
+    return " ".join(filter(None, said))
+
+
+def _form(n: int, one: str, many: str) -> str:
+    return one if n == 1 else many
 
 
 def _listed(

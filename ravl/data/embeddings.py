@@ -43,7 +43,7 @@ from ravl.data.hiding import pseudonym
 from ravl.data.listing import few, is_address, sorted_names
 from ravl.data.manifest import MAX_GROUP_VALUES, text_of
 from ravl.errors import DataError
-from ravl.tables import ImageSet, Regions, Report, Step, quiet
+from ravl.tables import COUNTS_ANYWAY, ImageSet, Regions, Report, Step, quiet
 
 _READ = ("label", "image_path", "width", "height", "image_size", "boxes", "image_scores", "region_scores")
 
@@ -227,7 +227,7 @@ def _records(
     index = {name: y for y, name in enumerate(names)}
     further = {n: [text_of(v) for v in values] for n, values in columns.items() if n not in _READ and n not in IGNORED}
     groups = {n: np.array(v, np.str_) for n, v in further.items() if 1 < len(set(v)) <= MAX_GROUP_VALUES}
-    missing = [(shown[i], f"{one.reason}; its embeddings are used") for i, one in enumerate(checked) if one.reason]
+    missing = [(shown[i], f"{one.reason}; {COUNTS_ANYWAY}") for i, one in enumerate(checked) if one.reason]
     images = ImageSet(
         root=str(root.resolve()),
         file=np.array(shown, np.str_),

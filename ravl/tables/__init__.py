@@ -5,12 +5,13 @@ Undefined numbers are NaN, never 0. Ids (image, region, feature) are positions t
 
 from ravl.tables.evidence import BY_OPERATOR, GRADES, RATES, REASONS, Counterfactuals, Evidence, Significance
 from ravl.tables.features import NOISE, Agreement, Clustering, Exemplars, Families, FeatureScores, ZeroShot
-from ravl.tables.images import ImageSet, Regions
+from ravl.tables.images import COUNTS_ANYWAY, ImageSet, Regions
 from ravl.tables.outcomes import IDENTITIES, Assignment, GroupAccuracy, Report, Step, Verdict, quiet
 from ravl.tables.record import columns
 
 __all__ = [
     "BY_OPERATOR",
+    "COUNTS_ANYWAY",
     "GRADES",
     "IDENTITIES",
     "NOISE",

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from ravl.tables.record import column
 
+COUNTS_ANYWAY = "its embeddings are used"
+"""How the reason ends of an image whose file cannot be read, but whose embeddings were given."""
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -22,7 +25,7 @@ class ImageSet:
     size: (I, 2) int32, width and height of the upright image in pixels.
     caption: (I,) str, or None when the set has none.
     groups: extra columns of a manifest, name -> (I,) str.
-    skipped: (file, reason) of every listed image that could not be used.
+    skipped: (file, reason) of everything listed that could not be used: see `unreadable`, `unseen`, `empty_folders`.
     fingerprint: hex digest of all file contents, paths, labels and boxes.
     box_image: (B,) int32, image of each of people's own boxes, never falls; None when the set has none.
     box: (B, 4) int32, x0, y0, x1, y1 in pixels of the upright image, half-open, inside the image; None likewise.
@@ -76,6 +79,22 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.file)
+
+    @property
+    def unreadable(self) -> tuple[tuple[str, str], ...]:
+        """(file, reason) of images that count nowhere, since they cannot be read."""
+        known = {*self.unseen, *self.empty_folders}
+        return tuple(row for row in self.skipped if row not in known)
+
+    @property
+    def unseen(self) -> tuple[tuple[str, str], ...]:
+        """(file, reason) of images that cannot be shown, but count: their embeddings were given."""
+        return tuple(row for row in self.skipped if row[1].endswith(COUNTS_ANYWAY))
+
+    @property
+    def empty_folders(self) -> tuple[tuple[str, str], ...]:
+        """(folder, reason) of folders that are no class, since they hold no image."""
+        return tuple(row for row in self.skipped if row[0].endswith("/"))
 
     def _check_columns(self, kind: str) -> None:
         checked = {name: np.array(values, np.str_) for name, values in getattr(self, kind).items()}

@@ -122,6 +122,14 @@ def test_weak_inputs_are_named(labels: list[int], names: tuple[str, ...], skippe
     assert len(check.skipped) == skipped
 
 
+def test_an_empty_folder_is_no_file() -> None:
+    found = replace(images([0] * 30 + [1] * 30, ("cat", "dog")), skipped=(("a.png", "is empty"), ("old/", "no image")))
+    assert audits.check_inputs(found).warnings == (
+        "1 listed file cannot be read and is left out; see below.",
+        "1 folder without images is no class.",
+    )
+
+
 def test_model_note(tmp_path: Path) -> None:
     saved = tmp_path / "model"
     saved.mkdir()

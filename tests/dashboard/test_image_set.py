@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.words.image_set import concerns
+from dashboard.words.image_set import concerns, left_out
 from ravl.store import AuditRun
 from ravl.tables import ImageSet
 from tests.dashboard.conftest import draw_images, make_run
@@ -55,6 +55,21 @@ def test_what_is_left_out_is_listed_with_its_reason(field: str, title: str) -> N
     [concern] = concerns(images(**{field: rows}))
     assert concern.title == title
     assert concern.rows == {"File": ["c.png", "<b>d</b>.png"], "Reason": ["is empty", "cannot be decoded"]}
+
+
+def test_folders_and_given_embeddings_are_no_files_left_out() -> None:
+    skipped = (
+        *(("c.png", "is empty"), ("d.png", "does not exist; its embeddings are used")),
+        *(("masks/", "holds no image, so it is not used as a class"), ("old/", "holds no image, so it is not used")),
+    )
+    found = images(skipped=skipped)
+    titles = [concern.title for concern in concerns(found)]
+    assert titles == ["1 file left out", "1 image that cannot be shown", "2 folders without images"]
+    assert left_out(found) == (
+        "1 file could not be read and counts nowhere. 1 image cannot be shown, but counts: the embeddings were given. "
+        "2 folders without images are no classes."
+    )
+    assert left_out(images()) == ""
 
 
 def test_text_in_the_picture_is_a_warning() -> None:
