@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +12,7 @@ from hypothesis import strategies as st
 from ravl.config import PromptsConfig
 from ravl.discovery import zero_shot
 from ravl.discovery.zero_shot import class_vectors, classify, product
-from ravl.errors import ConfigError
+from ravl.errors import ConfigError, RunError
 from tests import oracles
 from tests.toys import ColourModel
 
@@ -139,3 +143,35 @@ def test_wrong_arguments_are_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         classify(**(given_ | change))
+
+
+@pytest.mark.parametrize("call", [True, False])
+def test_a_full_disk_is_told_before_it_is_mapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: bool) -> None:
+    """A mapping of a file without blocks would end the process with SIGBUS. call: the system can reserve them."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Full:
+        __enter__, __exit__, tell, write = (lambda self: self), (lambda *_: None), (lambda self: 0), full
+        fileno = tell
+
+    monkeypatch.setattr(zero_shot, "_IN_MEMORY", 0)
+    monkeypatch.setattr(zero_shot.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(zero_shot.tempfile, "gettempdir", lambda: str(tmp_path))
+    if call:
+        monkeypatch.setattr(os, "posix_fallocate", full)
+    else:
+        monkeypatch.delattr(os, "posix_fallocate")
+    with pytest.raises(RunError, match=rf"^{tmp_path} must have 0 MiB free .*: No space left on device\. Free some"):
+        classify(np.eye(2), np.eye(2), np.eye(2), np.array([0, 1]), 0.1)
+
+
+@pytest.mark.parametrize("call", [True, False])
+def test_scores_in_a_file_have_their_room(monkeypatch: pytest.MonkeyPatch, call: bool) -> None:
+    want = classify(np.eye(2), np.eye(2), np.eye(2), np.array([0, 1]), 0.1)
+    if not call:
+        monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(zero_shot, "_IN_MEMORY", 0)
+    found = classify(np.eye(2), np.eye(2), np.eye(2), np.array([0, 1]), 0.1)
+    assert np.array_equal(found.region, want.region)

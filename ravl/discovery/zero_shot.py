@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl.config import PromptsConfig
-from ravl.errors import ConfigError
+from ravl.errors import ConfigError, RunError
 from ravl.tables import ZeroShot
 from ravl.vlm.interface import VisionLanguageModel
 
@@ -84,7 +85,8 @@ def classify(
     Vectors are normalised here, because float16 storage costs them their exact length.
 
     image_vec: (I, D); region_vec: (R, D), may be a float16 memory map; text: (Y, D); label: (I,); tau > 0.
-    Raises ValueError for wrong shapes, values that are not finite, no class, or a tau that is not positive.
+    Raises ValueError for wrong shapes, values that are not finite, no class, or a tau that is not positive; RunError
+    when the disk is full.
     """
     text = np.asarray(text, np.float32)
     if not tau > 0:
@@ -100,10 +102,29 @@ def classify(
 
 def _room(shape: tuple[int, int]) -> NDArray[np.float32]:
     """An array for scores; a large one lies in a file without a name, so that many classes need no memory."""
-    if 4 * shape[0] * shape[1] < _IN_MEMORY:
+    size = 4 * shape[0] * shape[1]
+    if size < _IN_MEMORY:
         return np.empty(shape, np.float32)
-    with tempfile.TemporaryFile() as file:  # the mapping keeps it alive
-        return np.memmap(file, np.float32, "w+", shape=shape)
+    try:
+        with tempfile.TemporaryFile() as file:  # the mapping keeps it alive
+            _reserve(file, size)
+            return np.memmap(file, np.float32, "w+", shape=shape)
+    except OSError as error:
+        raise RunError(
+            f"{tempfile.gettempdir()} must have {size / 2**20:.0f} MiB free for class probabilities, "
+            f"but they could not be written there: {error.strerror or error}. Free some space, or name another folder "
+            "in TMPDIR, and run the same command again; finished stages are kept."
+        ) from error
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Take the room on the disk: where it is full, that must fail here, not as a bus error in the mapping."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    while (missing := size - file.tell()) > 0:  # macOS
+        file.write(bytes(min(missing, 2**20)))
+    file.flush()
 
 
 def _probabilities(name: str, rows: NDArray[Any], text: NDArray[np.float32], tau: float) -> NDArray[np.float32]:
