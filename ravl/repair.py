@@ -102,10 +102,14 @@ def mitigate(
     Raises ModelError when `vlm` is not the model that was audited; ConfigError when `folder` was begun with other
     settings, or with images of another content; DataError for unusable images.
     """
+    from ravl.mitigation.training import captions_of
+
     begun = time.perf_counter()
     task = _Task(run, vlm, features, config, folder, report, processes)
     run.check_model(vlm.name, vlm.fingerprint, vlm.preprocessing)
     data = _read(run, train_path, report, "keep")
+    if not task.method.held_out:
+        captions_of(data, run.config.prompts.templates)  # refuses before anything is computed
     images = run.images() if test_path is None else _read(run, test_path, report, "leave out")
     fingerprints = {"train": data.fingerprint, "test": images.fingerprint, "model": vlm.fingerprint}
     where = {"train": str(train_path), "test": str(test_path or ""), "fingerprints": fingerprints}

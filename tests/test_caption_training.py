@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 import ravl
 from ravl.cli.repairing import _comparison_text
+from ravl.errors import ConfigError
 from tests.models import small_clip
 from tests.worlds import COLOURS, colour_folder
 
@@ -29,6 +32,13 @@ def test_captions_tell_the_training_classes(tmp_path: Path) -> None:
     result = ravl.mitigate(run, train / "pairs.csv", features=[feature], steps=3, batch_size=8, device="cpu")
     assert result["labels"] == {"count": 18, "n": 24}
     assert "captions name one class in 18 of 24 training images" in _comparison_text(result)
+
+    # neither a label nor a caption: refused before anything is computed
+    with open(train / "blank.csv", "w", newline="", encoding="utf-8") as file:
+        file.write((train / "pairs.csv").read_text(encoding="utf-8").replace("something", " "))
+    with pytest.raises(ConfigError, match="must have a label or a caption, but 3 of 24 have neither"):
+        ravl.mitigate(run, train / "blank.csv", features=[feature], steps=3, batch_size=8, device="cpu", name="new")
+    assert not run.mitigation("new").exists
 
     # of many classes those that changed most are printed
     names = [f"class {i}" for i in range(30)]

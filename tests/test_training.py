@@ -622,6 +622,20 @@ def test_captions_are_the_sets_own_or_made_from_the_class_names(lab: Lab) -> Non
     assert captions_of(replace(images, caption=own), TEMPLATES).tolist() == own.tolist()
 
 
+def test_no_caption_is_not_a_caption_that_classes_share(lab: Lab) -> None:
+    own = np.array([f"caption {i}" for i in range(len(lab.data.images))])
+    own[[0, 1, 2]] = ["", "  ", "\n"]
+    images = replace(lab.data.images, class_names=("one_{x}", "two"), caption=own)
+    assert images.label[:3].tolist() == [0, 1, 0]
+    found = captions_of(images, ("a {}", "{} {y}")).tolist()
+    assert found[:3] == ["a one {x}", "a two", "a one {x}"]
+    assert found[3:] == own[3:].tolist()
+    label = images.label.copy()
+    label[[1, 4]] = -1
+    with pytest.raises(ConfigError, match=f"must have a label or a caption, but 1 of {len(own)} have neither"):
+        captions_of(replace(images, label=label), TEMPLATES)
+
+
 # --- the loss of a batch ---------------------------------------------------------------------------------------------
 
 

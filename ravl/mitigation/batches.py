@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ravl.config import MitigationConfig
 from ravl.data import load_images
+from ravl.errors import ConfigError
 from ravl.mitigation.baselines import METHODS, draw_weights, region_share
 from ravl.mitigation.exchange import Exchanged, exchange
 from ravl.mitigation.processes import Processes
@@ -93,15 +94,26 @@ class Batch:
 def captions_of(images: ImageSet, templates: Sequence[str]) -> NDArray[np.str_]:
     """(I,) the set's own captions; else the class names in the prompts, each class going through them in turn.
 
+    A labelled image without a caption, in a set with captions, has the first prompt of its class: equal captions are
+    positives of each other, and no text at all would be one caption for all classes.
     An image without a label has a caption of its own: where a caption names no class or several, it enters the
     contrastive loss and none of the losses that ask for a class (see `ravl.data.captions`).
+    Raises ConfigError for images with neither: there is nothing to learn from them.
     """
-    if images.caption is not None:
-        return images.caption
     names = [name.replace("_", " ") for name in images.class_names]
     # not str.format: a class name or template may hold other braces
-    texts = [cycle([template.replace("{}", name) for template in templates]) for name in names]
-    return np.array([next(texts[y]) for y in images.label], np.str_)
+    prompts = [[template.replace("{}", name) for template in templates] for name in names]
+    if images.caption is None:
+        texts = [cycle(own) for own in prompts]
+        return np.array([next(texts[y]) for y in images.label], np.str_)
+    blank = [not caption.strip() for caption in images.caption.tolist()]
+    if lost := int(np.count_nonzero(blank & (images.label < 0))):
+        raise ConfigError(
+            f"every training image must have a label or a caption, but {lost} of {len(images)} have neither. Fill in "
+            "the captions, or leave these rows out."
+        )
+    rows = zip(images.caption.tolist(), blank, images.label.tolist(), strict=True)
+    return np.array([prompts[y][0] if none else caption for caption, none, y in rows], np.str_)
 
 
 class Batches:
