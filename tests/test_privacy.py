@@ -51,7 +51,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         ("check", "--images", images, "--json"),
         ("discover", "--images", images, "--model", root / "model", "--clustering", "kmedoids", "--rule", "paper"),
     ):
-        limit = ["--device", "cpu"]
+        limit = ["--device", "cpu"] if command[0] == "discover" else []
         done = subprocess.run(
             [sys.executable, "-m", "ravl", *map(str, command), "--workspace", str(workspace), *limit],
             cwd=ROOT,
