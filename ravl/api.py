@@ -275,8 +275,7 @@ def regroup(
         raise ConfigError("--reviewer must be a name, got none. A change is kept together with who made it.")
     if (kind == "merge" and len(ids) < 2) or (kind == "split" and len(ids) != 1):
         raise ConfigError(f"merge takes two features or more, and split takes one, got {len(ids)} to {kind}.")
-    before = run.families()
-    if kind == "split" and int((before.family == ids[0]).sum()) < 2:
+    if kind == "split" and len(run.families().clusters_of(ids[0])) < 2:
         raise ConfigError(f"feature {ids[0]} is a single cluster, so it cannot be split. Merge others instead.")
 
     def change(families: Families) -> Families:
@@ -287,6 +286,7 @@ def regroup(
     else:
         loaded = _loaded(run.config.model, device, report)
         changed = audit.regroup(run, loaded, change, report)
+    before = changed.at(changed.revision - 1).families()  # not as opened: others may have changed the run since
     made = sorted(set(changed.families().family.tolist()) - set(before.family.tolist()))
     ledger = Ledger(run.path.parents[1])
     ledger.add_grouping(run.id, kind, ids, made, reviewer, note, identity)
@@ -320,12 +320,12 @@ def add_feature(
         if not text.strip():
             raise ConfigError(f"{flag} must be a name, got none. A feature is kept together with who made it, and why.")
     given.check_model(run, "making a feature")
-    before = run.feature_label()
     chosen = np.unique(np.asarray(regions, np.int64))
-    check(chosen, before)  # before the model is loaded
+    check(chosen, run.feature_label())  # before the model is loaded
     loaded = _loaded(run.config.model, device, report)
     changed = audit.add_feature(run, loaded, chosen, report)
     [feature] = np.unique(changed.feature_label()[chosen]).tolist()
+    before = changed.at(changed.revision - 1).feature_label()  # not as opened: others may have changed the run since
     losing = [int(f) for f in np.unique(before[chosen]) if f >= 0]
     ledger = Ledger(run.path.parents[1])
     ledger.add_grouping(run.id, "select", losing, [feature], reviewer, name, identity)

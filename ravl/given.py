@@ -64,7 +64,7 @@ def regroup(run: AuditRun, change: Callable[[Families], Families], report: Repor
         revised = run.revised(families)
         _judge(revised, lambda: families, report)
         run.adopt(revised)
-    return AuditRun(run.path)
+        return AuditRun(run.path)
 
 
 def check_model(run: AuditRun, what: str) -> None:

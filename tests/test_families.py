@@ -313,12 +313,12 @@ def test_edited_features_can_be_scored():
     ],
 )
 def test_edits_that_cannot_be_made(edit, argument, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         edit(families_of(0, 1, 2, 0), argument)
 
 
 def test_nothing_can_be_edited_where_there_is_nothing():
-    with pytest.raises(ValueError, match="none, as there is no cluster, got 0"):
+    with pytest.raises(ConfigError, match="none, as there is no cluster, got 0"):
         split(families_of(), 0)
 
 

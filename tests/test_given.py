@@ -185,8 +185,9 @@ def test_embeddings_are_read_in_blocks(files: Path, monkeypatch: pytest.MonkeyPa
 def test_features_can_be_merged_without_a_model(files: Path, tmp_path: Path) -> None:
     run = given(files, tmp_path)
     two = run.evidence().feature[:2].tolist()
+    scores = run.features()
     changed = api.regroup(run, "merge", two, "A. Turing")
-    scores, both = run.features(), changed.features()
+    both = changed.features()
     assert both.n_regions[both.row_of(max(both.feature))] == sum(scores.n_regions[scores.row_of(f)] for f in two)
     assert set(changed.evidence().grade) == {"undecided"}
 

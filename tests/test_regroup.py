@@ -49,8 +49,8 @@ def test_merged_features_are_one(run):
     label, features = run.feature_label(), run.features().feature.tolist()
     first, second = features[:2]
     before, old = content(run), {s: run.load(s) for s in REVISED}
+    new = old["families"].n_features
     merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [first, second]))
-    new = int(run.families().family.max()) + 1
     expected = np.where(np.isin(label, [first, second]), new, label)
     assert np.array_equal(merged.feature_label(), expected)
     scores = score_features(run.regions(), run.zero_shot(), expected, new + 1, run.config.scoring)
@@ -71,9 +71,9 @@ def test_what_a_merge_retired_is_neither_listed_nor_taken(run, capsys):
     with closing(Ledger(run.path.parents[1])) as book:
         for feature in (a, other):
             book.add_verdict(run.id, feature, "", "spurious", "Ada", "seen", f"feature {feature}")
-    merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
-    new = int(run.families().family.max()) + 1
+    new = run.families().n_features
     left = {*run.features().feature.tolist(), new} - {a, b}
+    merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
     place = ("--run", run.id, "--workspace", str(run.path.parents[1]))
 
     assert main(["show", *place, "--json"]) == 0
@@ -96,7 +96,7 @@ def test_what_a_merge_retired_is_neither_listed_nor_taken(run, capsys):
 
 
 def test_what_was_merged_can_be_split(run):
-    families = run.families()
+    families, was = run.families(), run.feature_label()
     a, b = run.features().feature[:2].tolist()
     merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))
     new = int(families.family.max()) + 1
@@ -104,7 +104,7 @@ def test_what_was_merged_can_be_split(run):
     assert again.revision == 2
     assert len(set(again.families().family.tolist())) == len(set(families.family.tolist()))
     assert not {a, b, new} & set(again.families().family.tolist())  # ids are never used twice
-    was, now = run.feature_label(), again.feature_label()
+    now = again.feature_label()
     pairs = set(zip(was.tolist(), now.tolist(), strict=True))
     assert len(pairs) == len(set(was.tolist()))  # the same groups under other names
 
@@ -137,6 +137,48 @@ def test_another_change_after_an_interrupted_one_is_not_mixed_with_it(run, monke
     merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, c]))
     assert b in merged.features().feature
     assert not {a, c} & set(merged.families().family.tolist())
+
+
+def test_a_change_builds_on_what_another_process_changed_since_the_run_was_opened(run):
+    one, other = AuditRun(run.path), AuditRun(run.path)
+    a, b, c, d = run.features().feature[:4].tolist()
+    new = run.families().n_features
+    audit.regroup(one, ColourModel(), lambda f: merge(f, [a, b]))
+    audit.regroup(other, ColourModel(), lambda f: merge(f, [c, d]))
+    held = AuditRun(run.path)
+    assert one.revision == 1
+    assert held.revision == other.revision == 2
+    expected = run.feature_label()
+    for feature, of in ((new, (a, b)), (new + 1, (c, d))):
+        expected = np.where(np.isin(expected, of), feature, expected)
+    assert held.feature_label().tolist() == expected.tolist()
+
+
+def test_the_ledger_says_which_features_a_change_made_whatever_came_in_between(run, monkeypatch):
+    one, other = AuditRun(run.path), AuditRun(run.path)
+    a, b, c, d = run.features().feature[:4].tolist()
+    new = run.families().n_features
+
+    def load(*_):  # takes its time
+        audit.regroup(one, ColourModel(), lambda f: merge(f, [a, b]))
+        return ColourModel()
+
+    with monkeypatch.context() as slow:
+        slow.setattr(api, "_loaded", load)
+        changed = api.regroup(other, "merge", [c, d], "Bo")
+    assert changed.revision == 2
+    with closing(Ledger(run.path.parents[1])) as book:
+        [kept] = book.groupings(run.id)
+    assert (set(kept.features), kept.made) == ({c, d}, (new + 1,))
+
+
+def test_what_another_process_merged_cannot_be_merged_again(run):
+    one, other = AuditRun(run.path), AuditRun(run.path)
+    a, b, c = run.features().feature[:3].tolist()
+    audit.regroup(one, ColourModel(), lambda f: merge(f, [a, b]))
+    with pytest.raises(ConfigError, match=f"got {b}. It may have been merged or split since you looked: ravl show"):
+        audit.regroup(other, ColourModel(), lambda f: merge(f, [b, c]))
+    assert AuditRun(run.path).revision == 1
 
 
 def test_another_model_is_refused(run):

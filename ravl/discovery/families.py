@@ -48,6 +48,7 @@ from numpy.typing import NDArray
 from ravl.config import FamiliesConfig, SignificanceConfig
 from ravl.discovery.significance import gap_p_values, newcombe, q_values
 from ravl.discovery.zero_shot import product
+from ravl.errors import ConfigError
 from ravl.tables import Clustering, Families, FeatureScores
 
 MIN_DECIDED = 5
@@ -103,12 +104,12 @@ def group(
 def merge(families: Families, features: Sequence[int]) -> Families:
     """Make one new feature of several; its id follows the highest one given so far, the old ids are retired.
 
-    All other features keep their ids, so that decisions about them still hold. Raises ValueError for fewer than two
-    different features, or one that does not exist.
+    All other features keep their ids, so that decisions about them still hold. Raises ConfigError for fewer than two
+    different features, or one that does not exist (any more).
     """
     chosen = sorted(set(features))
     if len(chosen) < 2:
-        raise ValueError(f"features must name at least two to merge, got {list(features)}.")
+        raise ConfigError(f"features must name at least two to merge, got {list(features)}.")
     for feature in chosen:
         _clusters(families, feature)
     inside = np.isin(families.family, chosen)
@@ -118,11 +119,12 @@ def merge(families: Families, features: Sequence[int]) -> Families:
 def split(families: Families, feature: int) -> Families:
     """Make every cluster of a feature one of its own; their ids follow the highest one given so far, in cluster order.
 
-    All other features keep their ids. Raises ValueError for a feature of one cluster, or one that does not exist.
+    All other features keep their ids. Raises ConfigError for a feature of one cluster, or one that does not exist
+    (any more).
     """
     clusters = _clusters(families, feature)
     if len(clusters) < 2:
-        raise ValueError(f"feature must hold at least two clusters to be split, got {feature}, which is one cluster.")
+        raise ConfigError(f"feature must hold at least two clusters to be split, got {feature}, which is one cluster.")
     family, reason = families.family.copy(), families.reason.copy()
     family[clusters] = families.n_features + np.arange(len(clusters))
     reason[clusters] = ""
@@ -182,5 +184,8 @@ def _clusters(families: Families, feature: int) -> NDArray[np.int64]:
     clusters = families.clusters_of(feature)
     if not len(clusters):
         known = ", ".join(map(str, np.unique(families.family).tolist()))
-        raise ValueError(f"feature must be one of {known or 'none, as there is no cluster'}, got {feature}.")
+        raise ConfigError(
+            f"feature must be one of {known or 'none, as there is no cluster'}, got {feature}. "
+            "It may have been merged or split since you looked: ravl show lists those there are."
+        )
     return clusters

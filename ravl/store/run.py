@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -132,9 +132,16 @@ class AuditRun:
         found = "fits several" if fitting else "is none of them"
         raise ConfigError(f"--run must name a run of the workspace {workspace}, but {name!r} {found}. Runs: {known}.")
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the run for writing; a second process is refused with RunError. The lock dies with its process."""
-        return locked(self.path / "run.lock", self.id)
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; a second process is refused with RunError. The lock dies with its process.
+
+        From then on this object reads the revision that holds, whatever it was when the run was opened: a change that
+        began from an older one would take back what others have changed since.
+        """
+        with locked(self.path / "run.lock", self.id):
+            self.revision = self.about.get("revision", 0)
+            yield
 
     # --- stages -------------------------------------------------------------------------------------------------
 
@@ -204,14 +211,19 @@ class AuditRun:
 
     # --- revisions ----------------------------------------------------------------------------------------------
 
+    def at(self, revision: int) -> AuditRun:
+        """This run as it was, or will be, at another revision."""
+        other = AuditRun(self.path)
+        other.revision = revision
+        return other
+
     def revised(self, families: Families, clusters: Clustering | None = None) -> AuditRun:
         """This run as it will be with other families: their stages are computed into a folder of their own.
 
         clusters: where regions were grouped anew too. A revision that was begun with the same families and clusters and
         did not end is continued; another one is begun anew.
         """
-        other = AuditRun(self.path)
-        other.revision = self.revision + 1
+        other = self.at(self.revision + 1)
         folder = other._revision(other.revision)
         own = folder / FILES["clusters"].name
         same = own.exists() == (clusters is not None)
@@ -233,6 +245,7 @@ class AuditRun:
             raise RunError(f"{self.id} cannot take revision {revised.revision}: {missing[0]} is not finished.")
         note = {"n_divided": n_divided} if n_divided else {}
         write_json(self.path / "run.json", {**self.about, "revision": revised.revision, **note})
+        self.revision = revised.revision
 
     def check_model(self, name: str, fingerprint: str, preprocessing: str) -> None:
         """Raise ModelError unless a model is the one that was audited."""
