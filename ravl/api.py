@@ -233,7 +233,10 @@ def mitigate(
     workspace = run.path.parents[1]
     train_path = Path(_reference(images, workspace, report))
     test_path = None if test is None else Path(_reference(test, workspace, report))
-    settings = {"config": config.to_dict(), "train": str(train_path), "test": str(test_path or "")}
+    settings: dict[str, Any] = {
+        **{"config": config.to_dict(), "train": str(train_path), "test": str(test_path or "")},
+        **({"regions": moved} if (moved := repair.regions_since(run, chosen)) else {}),
+    }
     label = name or f"{method}-{digest(settings)}"
     folder = run.mitigation(label)
     with repair.together(device) as processes:
@@ -334,16 +337,27 @@ def add_feature(
 
 
 def confirmed_features(run: AuditRun) -> dict[int, str]:
-    """Ids and names of the features of a run that people hold to be spurious; of those that it still has."""
+    """Ids and names of the features of a run that people hold to be spurious; of those that it still has.
+
+    Raises ConfigError for decisions about other regions than a feature has now, also imported ones: nobody has said
+    that what the feature shows today is spurious.
+    """
     from ravl.ledger import Ledger
+    from ravl.repair import digests
 
     ledger = Ledger(run.path.parents[1])
     verdicts, names = ledger.verdicts(run.id), ledger.names(run.id)
     ledger.close()
     existing = set(run.features().existing.tolist())
-    return {
-        f: v.name or names.get(f, "") for f, v in sorted(verdicts.items()) if v.decision == "spurious" and f in existing
-    }
+    spurious = {f: v for f, v in sorted(verdicts.items()) if v.decision == "spurious" and f in existing}
+    now = digests(run, spurious)
+    if others := [str(f) for f, verdict in spurious.items() if verdict.seen != now[f]]:
+        raise ConfigError(
+            f"every decision must be about the regions that its feature has now, but of {run.id} those about feature "
+            f"{', '.join(others)} are about other regions, or were taken over from another audit. Review these "
+            "features again (ravl verdict, or the Review page), or name with --features the ones to treat all the same."
+        )
+    return {f: verdict.name or names.get(f, "") for f, verdict in spurious.items()}
 
 
 def _loaded(reference: str, device: str, report: Report) -> DualEncoder:

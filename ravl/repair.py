@@ -5,6 +5,7 @@ the model is fine-tuned away from them, and both models are compared on images t
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -21,7 +22,7 @@ from ravl.discovery.embedding import encode_all, patch_counts, region_encoder
 from ravl.discovery.regions import decompose
 from ravl.discovery.scoring import best_for_class
 from ravl.errors import ConfigError
-from ravl.ledger import Ledger
+from ravl.ledger import Ledger, seen_digest
 from ravl.mitigation.baselines import METHODS, Method, inferred_groups, project_out, top_only, treated, true_groups
 from ravl.mitigation.card import model_card
 from ravl.mitigation.comparison import Answers, TestSet, Treated, accuracies, document, shown
@@ -36,9 +37,11 @@ __all__ = [
     "audited_images",
     "change",
     "cut",
+    "digests",
     "look",
     "mitigate",
     "needs_features",
+    "regions_since",
     "together",
 ]
 
@@ -100,7 +103,7 @@ def mitigate(
 
     Of several processes only the first writes and compares; the others return an empty document.
     Raises ModelError when `vlm` is not the model that was audited; ConfigError when `folder` was begun with other
-    settings, or with images of another content; DataError for unusable images.
+    settings, for other regions of the features, or with images of another content; DataError for unusable images.
     """
     from ravl.mitigation.training import captions_of
 
@@ -115,7 +118,8 @@ def mitigate(
     where = {"train": str(train_path), "test": str(test_path or ""), "fingerprints": fingerprints}
     if processes.first:
         names = {str(feature): name for feature, name in features.items()}
-        folder.begin({"run": run.id, "config": config.to_dict(), "features": names, **where})
+        regions = regions_since(run, features)
+        folder.begin({"run": run.id, "config": config.to_dict(), "features": names, "regions": regions, **where})
     processes.wait()
     with folder.locked() if processes.first else nullcontext():
         if folder.finished:
@@ -151,6 +155,30 @@ def _read(run: AuditRun, path: Path, report: Report, unlabelled: str) -> ImageSe
     if images.box is None and run.config.regions.kind == "boxes" and run.config.regions.file:
         return with_coco(images, run.config.regions.file, run.config.max_unreadable)
     return images
+
+
+# --- which regions ---------------------------------------------------------------------------------------------------
+
+
+def digests(run: AuditRun, features: Iterable[int]) -> dict[int, str]:
+    """Digest of the regions that each feature has now, as decisions are kept with it (see `ravl.ledger`)."""
+    label = run.feature_label()
+    return {feature: seen_digest(np.flatnonzero(label == feature)) for feature in features}
+
+
+def regions_since(run: AuditRun, features: Iterable[int]) -> dict[str, str]:
+    """{feature: digest} of the features whose regions are not those that they came with.
+
+    Who makes a feature takes regions from others, which keep their ids: a repair of these is another one from then on.
+    Features that kept their regions are left out, so that their repairs are found under the names they always had.
+    """
+    now = digests(run, features)
+    first: dict[int, str] = {}
+    for number in range(1 if run.about.get("n_divided") else 0, run.revision + 1):  # what was divided had other ids
+        then = run.at(number)
+        existing = set(then.features().existing.tolist())
+        first = digests(then, (f for f in now if f in existing and f not in first)) | first
+    return {str(feature): digest for feature, digest in now.items() if digest != first[feature]}
 
 
 # --- what the audited model says -------------------------------------------------------------------------------------

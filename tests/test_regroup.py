@@ -16,7 +16,7 @@ from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, PromptsCo
 from ravl.discovery.families import merge, split
 from ravl.discovery.scoring import score_features
 from ravl.errors import ConfigError, ModelError, RunError
-from ravl.ledger import Ledger
+from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun
 from ravl.store.run import REVISED
 from ravl.tables import columns
@@ -70,7 +70,8 @@ def test_what_a_merge_retired_is_neither_listed_nor_taken(run, capsys):
     a, b, other = run.features().feature[:3].tolist()
     with closing(Ledger(run.path.parents[1])) as book:
         for feature in (a, other):
-            book.add_verdict(run.id, feature, "", "spurious", "Ada", "seen", f"feature {feature}")
+            seen = seen_digest(np.flatnonzero(run.feature_label() == feature))
+            book.add_verdict(run.id, feature, "", "spurious", "Ada", seen, f"feature {feature}")
     new = run.families().n_features
     left = {*run.features().feature.tolist(), new} - {a, b}
     merged = audit.regroup(run, ColourModel(), lambda f: merge(f, [a, b]))

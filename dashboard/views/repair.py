@@ -220,13 +220,23 @@ def _draw_readiness(workspace: Path, audit: Audit, settings: dict[str, Any], was
 
 
 def _features(run: AuditRun, audit: Audit, confirmed: tuple[Finding, ...]) -> tuple[int, ...]:
-    """Which confirmed features to treat; each with its crops, all chosen at first."""
+    """Which confirmed features to treat; each with its crops.
+
+    At first all are chosen whose regions are those that the decision was about; `ravl mitigate` refuses the others
+    too, unless somebody names them.
+    """
     chosen = []
     for row in confirmed:
         with st.container(horizontal=True, vertical_alignment="center", key=f"treat-{row.feature}"):
             label = f"{wording.plain(wording.title(row))}: {wording.support(row)}"
-            if st.checkbox(label, value=True, key=f"treat-{run.id}-{row.feature}", persist_state="session"):
+            key = f"treat{'-again' if row.again else ''}-{run.id}-{row.feature}"  # what was ticked before is asked anew
+            if st.checkbox(label, value=not row.again, key=key, persist_state="session"):
                 chosen.append(row.feature)
+        if row.again:
+            st.caption(
+                "Its regions are not those that the decision was about, so it is not chosen. "
+                "Review it again, or tick it to treat it all the same."
+            )
         panels.strip(audit, row.feature, 8)
     return tuple(chosen)
 

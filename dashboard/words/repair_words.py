@@ -255,5 +255,6 @@ def stale() -> str:
     """Said when people merged or split features after the comparison."""
     return (
         "Features were merged or split since both audits were compared. The ids below are those of that time; the same "
-        "`ravl mitigate` command compares again, and trains nothing."
+        "`ravl mitigate` command compares again, and trains nothing while the features it treated have the regions "
+        "they had."
     )

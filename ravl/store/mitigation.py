@@ -69,10 +69,14 @@ class MitigationFolder:
         return read_json(self.path / "config.json")  # type: ignore[no-any-return]
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Write config.json once. A folder begun with other settings is refused with ConfigError."""
+        """Write config.json once. A folder begun with other settings is refused with ConfigError.
+
+        regions: {feature: digest} of the features that have other regions than those they came with. Folders of older
+        versions do not tell; they hold for features that kept their regions.
+        """
         about = json.loads(json.dumps(about))  # tuples become lists, as in the file
         if self.exists:
-            saved = self.about
+            saved = {"regions": {}, **self.about}
             changed = [key for key in about if key != "created" and saved.get(key) != about[key]]
             if changed:
                 raise ConfigError(
@@ -226,6 +230,7 @@ class MitigationFolder:
 
 def _spelled(changed: list[str], saved: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """Names of settings that changed; of the fingerprints, the contents that did."""
+    changed = ["set of regions of its features" if key == "regions" else key for key in changed]
     if "fingerprints" not in changed:
         return changed
     before, now = saved.get("fingerprints", {}), about["fingerprints"]

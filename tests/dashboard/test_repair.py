@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -19,7 +20,7 @@ from dashboard.serving import jobs, readiness
 from dashboard.serving.readiness import Need, Probe
 from ravl.config import NO_MODEL, MitigationConfig
 from ravl.data import Reading, read_images
-from ravl.ledger import Ledger
+from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun
 from tests.dashboard.conftest import make_mitigation, make_run
 from tests.dashboard.screen import alive, button, checked, html, open_app, said
@@ -369,11 +370,25 @@ def test_every_setting_reaches_the_command(
     }
 
 
+def test_a_decision_about_other_regions_is_chosen_by_hand_only(
+    run: AuditRun, book: Ledger, confirm: Callable[[], None]
+) -> None:
+    confirm()
+    book.add_verdict(run.id, 2, "", "spurious", "Ada", "of others", "corner")
+    app = open_app("repair")
+    boxes = {str(box.key): box.value for box in app.checkbox if str(box.key).startswith("treat-")}
+    assert boxes == {f"treat-{run.id}-1": True, f"treat-again-{run.id}-2": False}
+    assert said(app).count("Its regions are not those that the decision was about, so it is not chosen.") == 1
+    app.checkbox(key=f"treat-again-{run.id}-2").check().run()
+    assert checked(app).checkbox(key=f"treat-again-{run.id}-2").value
+
+
 def test_several_features_are_treated_at_once(
     run: AuditRun, book: Ledger, confirm: Callable[[], None], template: Path, started: list[list[str]]
 ) -> None:
     confirm()
-    book.add_verdict(run.id, 2, "", "spurious", "Ada", "digest", "corner")
+    seen = seen_digest(np.flatnonzero(run.feature_label() == 2))
+    book.add_verdict(run.id, 2, "", "spurious", "Ada", seen, "corner")
     app = open_app("repair")
     assert [box.value for box in app.checkbox if str(box.key).startswith("treat-")] == [True, True]
     app.text_input(key=f"tune-train-{run.id}").input(str(template / "images"))

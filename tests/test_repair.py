@@ -1,0 +1,138 @@
+"""A repair belongs to the regions that its features had: with others it is another repair."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ravl import api, audit, repair
+from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, MitigationConfig, PromptsConfig, RegionsConfig
+from ravl.discovery.families import merge
+from ravl.discovery.making import MIN_REGIONS
+from ravl.errors import ConfigError
+from ravl.ledger import Ledger, seen_digest
+from ravl.store import AuditRun, MitigationFolder
+from ravl.tables import quiet
+from tests.toys import COLOURS, ColourModel, painted_folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return painted_folder(tmp_path_factory.mktemp("colours"), 120)
+
+
+@pytest.fixture
+def run(images: Path, tmp_path: Path) -> AuditRun:
+    config = AuditConfig(
+        str(images),
+        "colours",
+        regions=RegionsConfig(k=2),
+        prompts=PromptsConfig(tuple(COLOURS)),
+        clustering=ClusteringConfig("kmedoids", k=6),
+        families=FamiliesConfig(enabled=False),
+    )
+    return audit.discover(config, ColourModel(), tmp_path / "workspace", "small", until="evidence")
+
+
+def with_fewer(run: AuditRun, feature: int) -> AuditRun:
+    """The run once a person took regions out of a feature."""
+    members = np.flatnonzero(run.feature_label() == feature)
+    assert len(members) > MIN_REGIONS
+    return audit.add_feature(AuditRun(run.path), ColourModel(), members[:MIN_REGIONS])
+
+
+def decide(run: AuditRun, feature: int, seen: str = "") -> None:
+    seen = seen or seen_digest(np.flatnonzero(run.feature_label() == feature))
+    with closing(Ledger(run.path.parents[1])) as book:
+        book.add_verdict(run.id, feature, "", "spurious", "Ada", seen, f"the {feature}")
+
+
+def largest(run: AuditRun, n: int) -> list[int]:
+    scores = run.features()
+    return [int(f) for f in scores.feature[np.argsort(-scores.n_regions, kind="stable")][:n]]
+
+
+def test_only_features_with_other_regions_than_they_came_with_are_told(run: AuditRun) -> None:
+    first, second, third, fourth = largest(run, 4)
+    assert repair.regions_since(run, [first, second]) == {}
+    merged = audit.regroup(AuditRun(run.path), ColourModel(), lambda f: merge(f, [third, fourth]))
+    new = merged.families().n_features - 1
+    assert repair.regions_since(merged, [first, second, new]) == {}
+    fewer = with_fewer(with_fewer(merged, first), new)
+    now = repair.digests(fewer, [first, new])
+    assert repair.regions_since(fewer, [first, second, new]) == {str(f): now[f] for f in (first, new)}
+    assert len({*now.values(), *repair.digests(merged, [first, new]).values()}) == 4
+
+
+def test_a_repair_of_other_regions_is_not_handed_out(run: AuditRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "_read", lambda *_: SimpleNamespace(fingerprint="train"))
+    prints = run.about["fingerprints"]
+    model: Any = SimpleNamespace(name="m", fingerprint=prints["model"], preprocessing=prints["preprocessing"])
+    fingerprints = {"train": "train", "test": run.images().fingerprint, "model": prints["model"]}
+    feature, other = largest(run, 2)
+    config = MitigationConfig(features=(feature,))
+
+    def repaired(run: AuditRun, name: str) -> dict[str, Any]:
+        return repair.mitigate(run, model, Path("/train"), None, {feature: ""}, config, run.mitigation(name), quiet)
+
+    def finish(folder: MitigationFolder, **noted: Any) -> None:
+        """A finished repair as far as it matters here; without `regions` as older versions kept it."""
+        folder.begin(
+            {
+                **{"run": run.id, "config": config.to_dict(), "features": {str(feature): ""}, "train": "/train"},
+                **{"test": "", "fingerprints": fingerprints, **noted},
+            }
+        )
+        folder.save_result({"name": folder.name})
+        pd.DataFrame().to_parquet(folder.path / "groups.parquet")
+
+    finish(run.mitigation("old"))
+    finish(run.mitigation("new"), regions={})
+    elsewhere = with_fewer(run, other)  # whose regions are none of those that are treated
+    for name in ("old", "new"):
+        assert repaired(elsewhere, name) == {"name": name}
+    fewer = with_fewer(elsewhere, feature)
+    for name in ("old", "new"):
+        with pytest.raises(ConfigError, match=r"exists with another set of regions of its features\. Choose another"):
+            repaired(fewer, name)
+    finish(run.mitigation("later"), regions=repair.regions_since(fewer, [feature]))
+    assert repaired(fewer, "later") == {"name": "later"}
+
+
+def test_other_regions_give_another_name(run: AuditRun, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_loaded", lambda *_: ColourModel())
+    monkeypatch.setattr(repair, "mitigate", lambda *given: {"name": given[6].name})
+    feature, other = largest(run, 2)
+
+    def name(run: AuditRun) -> str:
+        told = api.mitigate(run, images, features=[feature], reaudit=False, device="cpu")
+        return str(told["name"])
+
+    before = name(run)
+    elsewhere = with_fewer(run, other)
+    assert name(elsewhere) == before
+    assert name(with_fewer(elsewhere, feature)) != before
+
+
+def test_decisions_about_other_regions_are_not_trained_on(run: AuditRun, images: Path) -> None:
+    first, second, third = largest(run, 3)
+    for feature in (first, second):
+        decide(run, feature)
+    assert api.confirmed_features(run) == {f: f"the {f}" for f in (first, second)}
+    fewer = with_fewer(run, first)
+    with pytest.raises(ConfigError, match=f"those about feature {first} are about other regions.*Review.*--features"):
+        api.mitigate(fewer, images, device="cpu")
+    decide(fewer, first)
+    assert set(api.confirmed_features(fewer)) == {first, second}
+    members = np.flatnonzero(fewer.feature_label() == third)
+    decide(fewer, third, "imported:" + seen_digest(members))
+    with pytest.raises(ConfigError, match=f"those about feature {third} are .* taken over from another audit"):
+        api.confirmed_features(fewer)
+    decide(fewer, third)
+    assert set(api.confirmed_features(fewer)) == {first, second, third}
