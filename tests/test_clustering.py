@@ -224,6 +224,29 @@ def test_parts_are_told_apart_by_what_they_do_not_share(config):
     assert adjusted_rand_score(truth[known], found[known]) == 1
 
 
+def test_above_max_fit_parts_are_found_in_a_sample_and_the_others_join_by_the_rule(monkeypatch):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    truth = rng.permutation(np.repeat([0, 1], [600, 400]))
+    vectors = axes[0] + 0.4 * axes[1 + truth] + rng.normal(scale=0.04, size=(1000, 12))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    seen, fit = [], module._fit_hdbscan
+    monkeypatch.setattr(module, "_fit_hdbscan", lambda v, *asked: seen.append((len(v), *asked)) or fit(v, *asked))
+
+    def parted(max_fit, seed=0):
+        return parts(vectors, replace(SMALL, max_fit=max_fit, min_cluster_size=60), np.random.default_rng(seed))
+
+    whole, found = parted(1000), parted(250)
+    assert seen == [(1000, 60, SMALL.min_samples), (250, 15, SMALL.min_samples)]
+    assert np.array_equal(whole, parted(20_000))
+    assert np.array_equal(found, parted(250))
+    assert not np.array_equal(found, parted(250, seed=1))
+    known = found != NOISE
+    assert known.mean() > 0.85
+    assert set(found[known]) == {0, 1}
+    assert adjusted_rand_score(truth[known], found[known]) == 1
+
+
 def test_reduce_and_assign_equal_the_definition():
     features, _ = blobs(noise=0.2)
     found = run(features[:200], regions_of(50), SMALL)

@@ -115,18 +115,26 @@ def parts(vectors: Vectors, config: ClusteringConfig, rng: np.random.Generator) 
     """(n,) what regions of one feature show, once they are clustered among themselves around their own mean; or NOISE.
 
     HDBSCAN: as any clusters, of at least `min_cluster_size` or LEAST regions; what it leaves over joins the nearest
-    part by the rule for new regions (see `assign`), since all of it was one feature before. K-Medoids: two parts.
+    part by the rule for new regions (see `assign`), since all of it was one feature before. Of more than `max_fit`
+    regions it sees that many random ones, and the others join likewise; a given smallest size shrinks with them.
+    K-Medoids: two parts.
     vectors: (n, K) unit vectors from `reduce`.
     """
     own = _around_own_mean(vectors, config)
     if config.method != "hdbscan":
         return kmedoids(own, 1, replace(config, k=2), rng)
-    label = _fit_hdbscan(own, config.min_cluster_size or LEAST, config.min_samples)[0]
-    medoids = medoids_of(own.astype(np.float64), label)
+    n, size = len(own), config.min_cluster_size
+    fit = np.arange(n) if n <= config.max_fit else np.sort(rng.choice(n, config.max_fit, replace=False))
+    least = LEAST if size is None else max(2, round(size * len(fit) / n))
+    seen = own[fit]
+    found = _fit_hdbscan(seen, least, config.min_samples)[0]
+    label = np.full(n, NOISE)
+    label[fit] = found
+    medoids = medoids_of(seen.astype(np.float64), found)
     if not len(medoids):
         return label
-    lowest = _similarity(_own_cosine(own, medoids, label), label, MEMBER_PERCENTILE)
-    cosine = product(own, own[medoids].T)
+    lowest = _similarity(_own_cosine(seen, medoids, found), found, MEMBER_PERCENTILE)
+    cosine = product(own, seen[medoids].T)
     nearest = cosine.argmax(1)
     joins = (label == NOISE) & (cosine.max(1) >= lowest[nearest])
     return np.where(joins, nearest, label)
