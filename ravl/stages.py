@@ -90,5 +90,5 @@ def _left_over(run: AuditRun) -> NDArray[np.int32]:
     clusters, position = run.clustering(), run.regions().position
     label = np.full(len(position), NOISE, np.int32)
     rest = np.flatnonzero(clusters.label == NOISE)
-    label[rest] = assign(clusters, run.space()[rest], position[rest])
+    label[rest] = assign(clusters, run.space(), position, rest)  # not a copy of them all: it can be most of the space
     return label

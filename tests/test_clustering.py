@@ -332,19 +332,61 @@ def test_above_max_fit_the_rest_is_assigned_by_the_rule(config):
     assert adjusted_rand_score(truth[joined], found.label[joined]) > 0.99
     by_rule = assign(found, features, np.arange(400) % 4)
     # the sample keeps the algorithm's labels, the other half has exactly those of the rule
-    rest = np.setdiff1d(np.arange(400), module._sample(np.arange(400) % 4, 200, np.random.default_rng(0)))
+    sample = module._sample(regions_of(100).image, np.arange(400) % 4, 200, np.random.default_rng(0))
+    rest = np.setdiff1d(np.arange(400), sample)
     np.testing.assert_array_equal(found.label[rest], by_rule[rest])
     assert np.any(found.label[rest] == NOISE)
 
 
-def test_the_sample_represents_every_position():
-    position = np.repeat([0, 1, 2], [500, 250, 250])
-    rows = module._sample(position, 100, np.random.default_rng(0))
-    assert np.bincount(position[rows]).tolist() == [50, 25, 25]
+def test_the_sample_is_of_whole_images_and_represents_every_position():
+    image = np.concatenate([np.repeat(np.arange(250), 2), np.repeat(np.arange(250, 375), 4)])
+    position = np.concatenate([np.tile([0, 1], 250), np.tile([0, 2, 2, 0], 125)])
+    rows = module._sample(image, position, 100, np.random.default_rng(0))
     assert np.all(np.diff(rows) > 0)
-    other = module._sample(position, 100, np.random.default_rng(1))
+    assert np.array_equal(rows, np.flatnonzero(np.isin(image, image[rows])))  # all regions of its images
+    assert 90 < len(rows) <= 100
+    assert np.bincount(position[rows]) / len(rows) == pytest.approx([0.5, 0.25, 0.25], abs=0.02)
+    assert np.array_equal(rows, module._sample(image, position, 100, np.random.default_rng(0)))
+    other = module._sample(image, position, 100, np.random.default_rng(1))
     assert not np.array_equal(rows, other)
-    assert module._sample(position, 1000, np.random.default_rng(0)).tolist() == list(range(1000))
+    assert module._sample(image, position, 1000, np.random.default_rng(0)).tolist() == list(range(1000))
+
+
+def test_of_a_grid_the_sample_holds_every_position_equally_often():
+    image, position = np.repeat(np.arange(300), 4), np.tile(np.arange(4), 300)
+    rows = module._sample(image, position, 203, np.random.default_rng(0))
+    assert np.bincount(position[rows]).tolist() == [50] * 4
+
+
+def test_where_no_image_is_small_enough_the_sample_is_of_rows():
+    image, position = np.repeat([0, 1], 500), np.tile([0, 0, 0, 1], 250)
+    rows = module._sample(image, position, 100, np.random.default_rng(0))
+    assert np.bincount(position[rows]).tolist() == [75, 25]
+    assert np.all(np.diff(rows) > 0)
+
+
+def test_above_max_fit_what_nearly_all_images_show_is_clustered_again():
+    """Two looks of a background and a mark that some images show: told apart in a sample as in the whole."""
+    rng = np.random.default_rng(1)
+    axes = np.linalg.qr(rng.normal(size=(32, 8)))[0].T * np.sqrt(32)
+    looks = np.stack([axes[0] + 0.3 * axes[2 + i] for i in range(3)] + [axes[1] + 0.3 * axes[5 + i] for i in range(2)])
+    kind = np.tile(np.repeat([0, 1, 3, 4], 4), 2000).reshape(2000, 16)
+    kind[rng.random(2000) < 0.3, 0] = 2
+    truth = kind.ravel()
+    features = (looks[truth] + 0.2 * rng.normal(size=(len(truth), 32))).astype(np.float32)
+    regions = Regions(np.repeat(np.arange(2000), 16), np.tile([0, 0, 4, 4], (32_000, 1)), np.full(32_000, -1), 2000)
+    found = run(features, regions, ClusteringConfig(max_fit=2000))
+    marks = np.bincount(found.label[(truth == 2) & (found.label != NOISE)], minlength=found.n_clusters)
+    own = found.label == marks.argmax()
+    assert np.mean(truth[own] == 2) == 1
+    assert np.mean(found.label[truth == 2] == marks.argmax()) > 0.7
+
+
+def test_only_the_rows_that_are_asked_for_are_assigned():
+    features, _ = blobs()
+    found, position = run(features, regions_of(100), SMALL), np.arange(400) % 4
+    rows = np.random.default_rng(0).permutation(400)[:123]
+    assert np.array_equal(assign(found, features, position, rows), assign(found, features, position)[rows])
 
 
 # --- degenerate ------------------------------------------------------------------------------------------

@@ -51,8 +51,9 @@ def cluster(
 
     Deviation: HDBSCAN leaves much of a group in noise, of a planted mark up to six in ten regions. Those that are
     closer to the medoid than half of the members join; with a looser rule, what surrounds a mark joined too. Above
-    `max_fit` regions the algorithm sees a sample, spread evenly over the positions; the rest is assigned by the rule of
-    `assign`, and medoids and thresholds are those of the sample. A given smallest size shrinks with the sample.
+    `max_fit` regions the algorithm sees those of a sample of the images, spread evenly over the positions; the rest is
+    assigned by the rule of `assign`, and medoids and thresholds are those of the sample. A given smallest size shrinks
+    with the sample.
     Regions equal to the mean of their position have no direction and are noise.
 
     features: (R, M), may be a float16 memory map; never held in float32 as a whole beyond `max_fit` rows.
@@ -63,7 +64,7 @@ def cluster(
     position = _position_row(regions.position, int(regions.position.max(initial=0)) + 1)
     means = _position_means(features, position)
     center = np.zeros(features.shape[1], np.float32)  # what is left after the position means has mean 0
-    fit = _sample(position, config.max_fit, rng)
+    fit = _sample(regions.image, position, config.max_fit, rng)
     residual = _residuals(features[fit], position[fit], means, center)
     axes = _principal_axes(residual, config.n_components)
     vectors = _directions(residual, axes)
@@ -101,14 +102,21 @@ def reduce(clustering: Clustering, features: NDArray[Any], position: NDArray[np.
     return np.concatenate(blocks) if blocks else np.zeros((0, len(clustering.components)), np.float32)
 
 
-def assign(clustering: Clustering, features: NDArray[Any], position: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+def assign(
+    clustering: Clustering,
+    features: NDArray[Any],
+    position: NDArray[np.integer[Any]],
+    rows: NDArray[np.integer[Any]] | None = None,
+) -> NDArray[np.int32]:
     """(n,) cluster id of new regions: the nearest medoid if the cosine reaches its `min_similarity`, else NOISE.
 
     By construction about 5 % of a cluster's own regions would not join it again. Arguments and Raises as in `reduce`.
+    rows: (n,) the regions that are asked for, None: all. `features` may be a memory map, which is read in blocks.
     """
     _check_rows(clustering, features, position)
     row = _position_row(position, len(clustering.position_mean))
-    return _join(clustering, features, row, np.arange(len(features)))[0]
+    asked: Labels = np.arange(len(features)) if rows is None else np.asarray(rows, np.int64)
+    return _join(clustering, features, row, asked)[0]
 
 
 def parts(vectors: Vectors, config: ClusteringConfig, rng: np.random.Generator) -> Labels:
@@ -170,10 +178,25 @@ def _position_means(features: NDArray[Any], position: Labels) -> Vectors:
     return np.where(count > 0, total / np.maximum(count, 1), overall).astype(np.float32)
 
 
-def _sample(position: Labels, size: int, rng: np.random.Generator) -> Labels:
-    """At most `size` rows, rising; each position is represented by its share, to within one row."""
+def _sample(image: NDArray[np.int32], position: Labels, size: int, rng: np.random.Generator) -> Labels:
+    """At most `size` rows, rising: all those of random images, since how many images show a cluster counts.
+
+    Images with equally many regions at every position are represented by their share, to within one image; so is every
+    position, to within one row, where all images have the same ones. Where no whole image is small enough, single rows
+    are drawn, each position by its share.
+    """
     if len(position) <= size:
         return np.arange(len(position))
+    number = np.unique(image, return_inverse=True)[1].astype(np.int64)
+    n_images, n_positions = int(number.max()) + 1, int(position.max()) + 1
+    held = np.bincount(number * n_positions + position, minlength=n_images * n_positions).reshape(n_images, n_positions)
+    n_rows, kinds = held.sum(1), np.unique(held, axis=0, return_inverse=True)[1].reshape(-1)
+    shuffled = np.lexsort((rng.random(n_images), kinds))
+    for n in range(n_images * size // len(position), 0, -1):  # a few turns at most: nearly as many rows as are wanted
+        chosen = np.zeros(n_images, bool)
+        chosen[shuffled[np.arange(n) * n_images // n]] = True
+        if n_rows[chosen].sum() <= size:
+            return np.flatnonzero(chosen[number])
     shuffled = np.lexsort((rng.random(len(position)), position))
     return np.sort(shuffled[np.arange(size) * len(position) // size])
 
