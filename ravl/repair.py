@@ -5,7 +5,7 @@ the model is fine-tuned away from them, and both models are compared on images t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ravl.config import PROPOSERS, EmbeddingConfig, MitigationConfig
 from ravl.data import Reading, load_images, read_images, with_coco
 from ravl.discovery.clustering import assign
-from ravl.discovery.embedding import encode_all, patch_counts, region_encoder
+from ravl.discovery.embedding import encode, patch_counts, region_encoder
 from ravl.discovery.regions import decompose
-from ravl.discovery.scoring import best_for_class
+from ravl.discovery.scoring import best_for_class, highest
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger, seen_digest
 from ravl.mitigation.baselines import METHODS, Method, inferred_groups, project_out, top_only, treated, true_groups
@@ -30,6 +30,7 @@ from ravl.mitigation.processes import Processes, together
 from ravl.store import AuditRun, MitigationFolder, workspace_key
 from ravl.tables import NOISE, Assignment, ImageSet, Regions, Report, quiet
 from ravl.vlm.differentiable import LearningModel
+from ravl.vlm.interface import Encoded
 
 __all__ = [
     "Seen",
@@ -210,24 +211,36 @@ def _look(task: _Task, name: str, images: ImageSet, stage: str, clusters: NDArra
     """
     run, text = task.run, task.text
     regions = cut(run, task.vlm, images, task.embedding, task.report)
-    encoded = cache(lambda: encode_all(task.vlm, images, regions, task.embedding, task.report, stage))
 
-    def compute() -> Assignment:
-        space = encoded().feature if run.clustered_on == "middle" else encoded().region
-        label = assign(run.clustering(), space, regions.position)
+    @cache
+    def compute() -> tuple[Assignment, NDArray[np.int16]]:
+        clustering, middle = run.clustering(), run.clustered_on == "middle"
+        predicted, said = np.zeros(len(images), np.int16), np.zeros(len(regions), np.int16)
+        label, own = np.full(len(regions), NOISE, np.int32), np.zeros(len(regions), np.float32)
+        for some, rows, vectors in _encoded(task, images, regions, stage):
+            label[rows] = assign(clustering, vectors.feature if middle else vectors.region, regions.position[rows])
+            predicted[some] = (vectors.image @ text.T).argmax(1)
+            score = vectors.region @ text.T
+            said[rows] = score.argmax(1)
+            known = np.where(images.label[some] >= 0, images.label[some], predicted[some])  # a caption may name none
+            own[rows] = score[np.arange(len(score)), known[regions.image[rows] - some.start]]
         if clusters is not None:
             label = np.where(np.append(clusters, False)[label], label, NOISE)  # the last entry stands for noise
-        predicted = (encoded().image @ text.T).argmax(1).astype(np.int16)
-        known = np.where(images.label >= 0, images.label, predicted)  # a caption may name no class
-        return Assignment(
-            predicted=predicted,
-            feature=run.families().features_of(label),
-            best=best_for_class(regions, encoded().region @ text.T, known).astype(np.int32),
-        )
+        feature = run.families().features_of(label)
+        return Assignment(predicted, feature, highest(regions, own).astype(np.int32)), said
 
-    found = task.folder.assignment(name, compute)
-    said = task.folder.array(f"region-class-{name}", lambda: (encoded().region @ text.T).argmax(1).astype(np.int16))
-    return Seen(images, regions, found, said)
+    found = task.folder.assignment(name, lambda: compute()[0])
+    return Seen(images, regions, found, task.folder.array(f"region-class-{name}", lambda: compute()[1]))
+
+
+def _encoded(task: _Task, images: ImageSet, regions: Regions, stage: str) -> Iterator[tuple[slice, slice, Encoded]]:
+    """Images and their regions as vectors, block by block, with the images and the regions of the block.
+
+    What is wanted of them has to be taken at once: all vectors of a large set would not fit into memory.
+    """
+    for done, vectors in encode(task.vlm, images, regions, task.embedding, 0, task.report, stage):
+        first = done - len(vectors.image)
+        yield slice(first, done), slice(int(regions.starts[first]), int(regions.starts[done])), vectors
 
 
 def audited_images(run: AuditRun) -> Seen:
@@ -372,8 +385,11 @@ def _part(seen: Seen, rows: NDArray[np.integer[Any]]) -> Seen:
 
 def _compare(task: _Task, tested: Seen) -> dict[str, Any]:
     """Classify the test images again with the tuned model; keep what changed, and return it as a document."""
-    encoded = encode_all(task.vlm, tested.images, tested.regions, task.embedding, task.report, "after")
-    after = Answers((encoded.image @ task.text.T).argmax(1), (encoded.region @ task.text.T).argmax(1))
+    image, region = np.zeros(len(tested.images), np.int64), np.zeros(len(tested.regions), np.int64)
+    for some, rows, vectors in _encoded(task, tested.images, tested.regions, "after"):
+        image[some] = (vectors.image @ task.text.T).argmax(1)
+        region[rows] = (vectors.region @ task.text.T).argmax(1)
+    after = Answers(image, region)
     before = Answers(tested.found.predicted, tested.region_class)
     test = TestSet(tested.images, tested.regions, tested.found.feature, _about(task.run, task.features))
     label = tested.images.label

@@ -124,7 +124,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ravl.given": (*RECORDS, "ravl.data.embeddings", "ravl.discovery.*", "ravl.stages", "ravl.store"),
     "ravl.repair": (
         *(*RECORDS, *RUN, "ravl.data", "ravl.discovery.*", "ravl.mitigation.*"),
-        *("ravl.vlm.differentiable", "ravl.vlm.proposals"),
+        *("ravl.vlm.differentiable", "ravl.vlm.interface", "ravl.vlm.proposals"),
     ),
     "ravl.reaudit": (
         *(*RECORDS, *RUN, "ravl.audit", "ravl.discovery.evidence", "ravl.discovery.scoring", "ravl.vlm.interface"),

@@ -1,8 +1,10 @@
-"""A repair belongs to the regions that its features had: with others it is another repair."""
+"""What a repair asks the audited model; and that it belongs to the regions that its features had."""
 
 from __future__ import annotations
 
+import weakref
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +15,17 @@ import pytest
 
 from ravl import api, audit, repair
 from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, MitigationConfig, PromptsConfig, RegionsConfig
+from ravl.data import read_images
+from ravl.discovery.clustering import assign
+from ravl.discovery.embedding import encode
 from ravl.discovery.families import merge
 from ravl.discovery.making import MIN_REGIONS
+from ravl.discovery.scoring import best_for_class
 from ravl.errors import ConfigError
 from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun, MitigationFolder
-from ravl.tables import quiet
+from ravl.tables import NOISE, quiet
+from ravl.vlm.interface import Encoded
 from tests.toys import COLOURS, ColourModel, painted_folder
 
 
@@ -136,3 +143,42 @@ def test_decisions_about_other_regions_are_not_trained_on(run: AuditRun, images:
         api.confirmed_features(fewer)
     decide(fewer, third)
     assert set(api.confirmed_features(fewer)) == {first, second, third}
+
+
+def test_of_new_images_only_what_is_asked_of_them_stays_in_memory(run: AuditRun, images: Path, tmp_path: Path) -> None:
+    config, text, clustering = run.config.embedding, run.class_vectors(), run.clustering()
+    new = read_images(images, run.images().class_names)
+    kept: list[weakref.ref[Any]] = []
+    at_once = []
+
+    class Watched(ColourModel):
+        def encode_regions(self, *given: Any, **more: Any) -> Encoded:
+            at_once.append(sum(block() is not None for block in kept))
+            found = super().encode_regions(*given, **more)
+            kept.append(weakref.ref(found.region))
+            return found
+
+    model: Any = Watched()
+    folder = MitigationFolder(tmp_path / "look")
+    folder.path.mkdir()
+    small = AuditRun(run.path)
+    small.config = replace(run.config, embedding=replace(config, batch_size=16))
+    seen = repair.look(small, model, new, folder, top=True)
+    assert len(at_once) == -(-len(new) // 16)
+    assert max(at_once) == 1
+
+    regions = repair.cut(run, model, new, config, quiet)
+    blocks = [block for _, block in encode(ColourModel(), new, regions, config)]
+    image, region, feature = (
+        np.concatenate([getattr(b, part) for b in blocks]) for part in ("image", "region", "feature")
+    )
+    own = run.families().family
+    tops = [np.flatnonzero(own == f)[0] for f in np.unique(own)]
+    label = assign(clustering, feature if run.clustered_on == "middle" else region, regions.position)
+    score = region @ text.T
+    assert seen.found.predicted.tolist() == (image @ text.T).argmax(1).tolist()
+    assert seen.found.feature.tolist() == [own[c] if c in tops else NOISE for c in label]
+    assert seen.found.best.tolist() == best_for_class(regions, score, new.label).tolist()
+    assert seen.region_class.tolist() == score.argmax(1).tolist()
+    dtypes = (seen.found.predicted, seen.found.feature, seen.found.best, seen.region_class)
+    assert [column.dtype for column in dtypes] == [np.int16, np.int32, np.int32, np.int16]

@@ -68,22 +68,3 @@ def encode(
         masks = [regions.masks_of(i) for i in block]
         yield block.stop, vlm.encode_regions(load_images(images, block), boxes, encoder, config.context, masks)
         report(Step(stage, block.stop, len(images)))
-
-
-def encode_all(
-    vlm: VisionLanguageModel,
-    images: ImageSet,
-    regions: Regions,
-    config: EmbeddingConfig,
-    report: Report = quiet,
-    stage: str = "embeddings",
-) -> Encoded:
-    """All blocks in memory: image (I, D), region (R, D), feature (R, M), float32."""
-    blocks = [block for _, block in encode(vlm, images, regions, config, 0, report, stage)]
-    if not blocks:
-        nothing = np.zeros((0, vlm.dim), np.float32)
-        return Encoded(nothing, nothing, np.zeros((0, vlm.feature_dim), np.float32))
-    image, region, feature = (
-        np.concatenate([getattr(b, part) for b in blocks]) for part in ("image", "region", "feature")
-    )
-    return Encoded(image, region, feature)

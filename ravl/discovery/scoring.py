@@ -99,9 +99,13 @@ def best_for_class(
     regions: Regions, region_score: NDArray[np.floating[Any]], class_of_image: NDArray[np.integer[Any]]
 ) -> NDArray[np.int64]:
     """(I,) id of the region with the highest score (R, Y) for the class given for its image; -1 without regions."""
+    return highest(regions, region_score[np.arange(len(regions)), class_of_image[regions.image]])
+
+
+def highest(regions: Regions, score: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """(I,) id of the region with the highest score (R,) of each image; -1 without regions."""
     best = np.full(regions.n_images, -1, np.int64)
     if len(regions):
-        score = region_score[np.arange(len(regions)), class_of_image[regions.image]]
         order = np.lexsort((-score, regions.image))  # stable: equal scores stay in region order
         image, first = np.unique(regions.image[order], return_index=True)
         best[image] = order[first]
