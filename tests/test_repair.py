@@ -78,7 +78,9 @@ def test_only_features_with_other_regions_than_they_came_with_are_told(run: Audi
 
 
 def test_a_repair_of_other_regions_is_not_handed_out(run: AuditRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "_read", lambda *_: SimpleNamespace(fingerprint="train"))
+    monkeypatch.setattr(
+        repair, "_read", lambda *_: SimpleNamespace(fingerprint="train", class_names=(), caption=None, label=())
+    )
     prints = run.about["fingerprints"]
     model: Any = SimpleNamespace(name="m", fingerprint=prints["model"], preprocessing=prints["preprocessing"])
     fingerprints = {"train": "train", "test": run.images().fingerprint, "model": prints["model"]}

@@ -251,7 +251,10 @@ def statistics(row: Finding, view: Removal) -> tuple[Fact, ...]:
         ("Influence, as in the paper", number(row.influence)),
         ("Influence above chance", _minus(view.excess_influence)),
         (f"Signature: {view.pull}, with and without" if view.pull else "", _side(view.pull_side)),
-        ("Signature: other classes, with and without" if view.pull else "", _side(view.other_side)),
+        (
+            "Signature: other classes, with and without" if view.pull else "",
+            _side(view.other_side, "with as many images of each class "),
+        ),
         (f"Pasted into other images: then called {view.pull}" if view.induced.n else "", rate(view.induced)),
         ("Found in both halves of the images", {None: "", True: "yes", False: "no"}[view.replicated]),
         ("Regions and images", f"{count(row.n_regions, 'region')} in {count(row.n_images, 'image')}"),
@@ -259,10 +262,10 @@ def statistics(row: Finding, view: Removal) -> tuple[Fact, ...]:
     return tuple(Fact(name, value) for name, value in rows if name and value)
 
 
-def _side(side: Side) -> str:
+def _side(side: Side, alike: str = "") -> str:
     if not side.inside.n or not side.outside.n:
         return "cannot be compared"
-    return f"{rate(side.inside)} and {rate(side.outside)}: {span(side.difference)}"
+    return f"{rate(side.inside)} and {rate(side.outside)}: {alike}{span(side.difference)}"
 
 
 def harm(view: Removal) -> str:

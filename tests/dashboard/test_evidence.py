@@ -61,16 +61,18 @@ def test_removal_of_the_mark(audit: Audit) -> None:
 
 def test_both_sides_of_the_signature(audit: Audit) -> None:
     view = evidence.removal(audit, 1)
-    for side, inside, outside in (
-        (view.pull_side, Rate(12, 12), Rate(6, 8)),
-        (view.other_side, Rate(0, 15), Rate(24, 25)),
+    scores, row, others = audit.features, audit.features.row_of(1), [y for y in range(3) if y != PULL]
+    n_in, n_out, right_out = (count[row, others].tolist() for count in (scores.n_in, scores.n_out, scores.right_out))
+    expected = sum(n * right / out for n, right, out in zip(n_in, right_out, n_out, strict=True)) / sum(n_in)
+    worth = sum(n_in) ** 2 / sum(n**2 / out for n, out in zip(n_in, n_out, strict=True))
+    for side, inside, outside, (share, n) in (
+        (view.pull_side, Rate(12, 12), Rate(6, 8), (6 / 8, 8)),
+        (view.other_side, Rate(0, 15), Rate(24, 25), (expected, worth)),
     ):
         assert (side.inside, side.outside) == (inside, outside)
-        low, high = newcombe(*(np.array(n) for n in (inside.right, inside.n, outside.right, outside.n)))
+        low, high = newcombe(*(np.array(x) for x in (inside.right, inside.n, share * n, n)))
         found = side.difference
-        assert (found.value, found.low, found.high) == pytest.approx(
-            (inside.share - outside.share, low, high), abs=1e-6
-        )
+        assert (found.value, found.low, found.high) == pytest.approx((inside.share - share, low, high), abs=1e-6)
 
 
 def test_removal_of_a_feature_that_was_not_removed(audit: Audit) -> None:
