@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from ravl.ledger import Job, Ledger
+from ravl.repair import digests
 from ravl.store import AuditRun, list_runs, origin_of
 from tests.browser.window import SECONDS, Window
 
@@ -22,7 +23,7 @@ def test_a_killed_worker_is_lost_and_resumed(window: Window, workspace: Path, so
     [run] = list_runs(workspace)
     book = Ledger(workspace)
     feature = int(run.evidence().feature[0])
-    book.add_verdict(run.id, feature, "nine", "spurious", "Ada", "0" * 16, "red square")
+    book.add_verdict(run.id, feature, "nine", "spurious", "Ada", digests(run, [feature])[feature], "red square")
     window.open(f"repair?run={run.id}")
     expect(window.page.get_by_text("of memory")).to_be_visible(timeout=120 * SECONDS)  # the device was found
     window.type("Training images", str(some_images["train"]))
