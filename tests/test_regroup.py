@@ -12,7 +12,6 @@ import pytest
 
 from ravl import api, audit, export, stages
 from ravl.cli import main
-from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, PromptsConfig, RegionsConfig
 from ravl.discovery.families import merge, split
 from ravl.discovery.scoring import score_features
 from ravl.errors import ConfigError, ModelError, RunError
@@ -20,7 +19,7 @@ from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun
 from ravl.store.run import REVISED
 from ravl.tables import columns
-from tests.toys import COLOURS, ColourModel, painted_folder
+from tests.toys import ColourModel, painted_folder, small_audit
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +29,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(images, tmp_path) -> AuditRun:
-    config = AuditConfig(
-        str(images),
-        "colours",
-        regions=RegionsConfig(k=2),
-        prompts=PromptsConfig(tuple(COLOURS)),
-        clustering=ClusteringConfig("kmedoids", k=6),
-        families=FamiliesConfig(enabled=False),
-    )
-    return audit.discover(config, ColourModel(), tmp_path / "workspace", "small", until="evidence")
+    return small_audit(images, tmp_path / "workspace")
 
 
 def content(run: AuditRun) -> dict[str, bytes]:

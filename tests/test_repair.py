@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from ravl import api, audit, repair
-from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, MitigationConfig, PromptsConfig, RegionsConfig
+from ravl.config import MitigationConfig
 from ravl.data import read_images
 from ravl.discovery.clustering import assign
 from ravl.discovery.embedding import encode
@@ -26,7 +26,7 @@ from ravl.ledger import Ledger, seen_digest
 from ravl.store import AuditRun, MitigationFolder
 from ravl.tables import NOISE, quiet
 from ravl.vlm.interface import Encoded
-from tests.toys import COLOURS, ColourModel, painted_folder
+from tests.toys import ColourModel, painted_folder, small_audit
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +36,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(images: Path, tmp_path: Path) -> AuditRun:
-    config = AuditConfig(
-        str(images),
-        "colours",
-        regions=RegionsConfig(k=2),
-        prompts=PromptsConfig(tuple(COLOURS)),
-        clustering=ClusteringConfig("kmedoids", k=6),
-        families=FamiliesConfig(enabled=False),
-    )
-    return audit.discover(config, ColourModel(), tmp_path / "workspace", "small", until="evidence")
+    return small_audit(images, tmp_path / "workspace")
 
 
 def with_fewer(run: AuditRun, feature: int) -> AuditRun:

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ravl import audit
+from ravl.config import AuditConfig, ClusteringConfig, FamiliesConfig, PromptsConfig, RegionsConfig
+from ravl.store import AuditRun
 from ravl.vlm.interface import Encoded, Masks
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
@@ -119,3 +122,16 @@ def painted_folder(folder: Path, n: int) -> Path:
         path.parent.mkdir(exist_ok=True)
         paint(cells).save(path)
     return folder
+
+
+def small_audit(images: Path, workspace: Path) -> AuditRun:
+    """An audit of a `painted_folder` in which each of six clusters is a feature."""
+    config = AuditConfig(
+        str(images),
+        "colours",
+        regions=RegionsConfig(k=2),
+        prompts=PromptsConfig(tuple(COLOURS)),
+        clustering=ClusteringConfig("kmedoids", k=6),
+        families=FamiliesConfig(enabled=False),
+    )
+    return audit.discover(config, ColourModel(), workspace, "small", until="evidence")
