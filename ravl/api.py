@@ -346,10 +346,10 @@ def confirmed_features(run: AuditRun) -> dict[int, str]:
     from ravl.repair import digests
 
     ledger = Ledger(run.path.parents[1])
-    verdicts, names = ledger.verdicts(run.id), ledger.names(run.id)
+    held = ledger.spurious(run.id)
     ledger.close()
     existing = set(run.features().existing.tolist())
-    spurious = {f: v for f, v in sorted(verdicts.items()) if v.decision == "spurious" and f in existing}
+    spurious = {feature: verdict for feature, verdict in held.items() if feature in existing}
     now = digests(run, spurious)
     if others := [str(f) for f, verdict in spurious.items() if verdict.seen != now[f]]:
         raise ConfigError(
@@ -357,7 +357,7 @@ def confirmed_features(run: AuditRun) -> dict[int, str]:
             f"{', '.join(others)} are about other regions, or were taken over from another audit. Review these "
             "features again (ravl verdict, or the Review page), or name with --features the ones to treat all the same."
         )
-    return {f: verdict.name or names.get(f, "") for f, verdict in spurious.items()}
+    return {feature: verdict.name for feature, verdict in spurious.items()}
 
 
 def _loaded(reference: str, device: str, report: Report) -> DualEncoder:

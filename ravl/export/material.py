@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +49,7 @@ class Material:
 def read(run: AuditRun, ledger: Ledger) -> Material:
     """Raises RunError when the run's features are not computed yet."""
     images, regions, feature_of, scores = run.images(), run.regions(), run.feature_label(), run.features()
-    names = ledger.names(run.id)
-    held = [
-        replace(verdict, name=verdict.name or names.get(feature, ""))
-        for feature, verdict in sorted(ledger.verdicts(run.id).items())
-        if verdict.decision == "spurious"
-    ]
+    held = ledger.spurious(run.id).values()
     return Material(run, images, regions, run.zero_shot(), feature_of, scores, tuple(held))
 
 

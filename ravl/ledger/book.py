@@ -93,6 +93,16 @@ class Ledger:
         latest = sorted(standing(self.history(run)).values(), key=lambda verdict: verdict.id)
         return {verdict.feature: verdict for verdict in latest}
 
+    def spurious(self, run: str) -> dict[int, Verdict]:
+        """The decisions `spurious` that hold, by rising feature; with the name that a feature was made with, where the
+        decision gives none."""
+        names = self.names(run)
+        return {
+            feature: replace(verdict, name=verdict.name or names.get(feature, ""))
+            for feature, verdict in sorted(self.verdicts(run).items())
+            if verdict.decision == "spurious"
+        }
+
     def add_grouping(
         self,
         run: str,
